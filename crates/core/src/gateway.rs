@@ -82,6 +82,9 @@ pub struct GatewayConfig {
     /// Peers that workloads of this cluster may reach through this gateway's egress side.
     #[serde(default)]
     pub egress: Vec<Path>,
+    /// Counts the operator's orders to renew certificates now: a gateway that sees it grow renews at once.
+    #[serde(default)]
+    pub rotate: u64,
 }
 
 impl Resource for GatewayConfig {

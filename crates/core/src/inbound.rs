@@ -42,6 +42,9 @@ pub struct Inbound {
     /// refused before any policy is asked.
     #[serde(default)]
     pub offered_to: Vec<OfferedTo>,
+    /// Counts the operator's orders to renew certificates now (`veer rotate`): a proxy that sees it grow renews at once.
+    #[serde(default)]
+    pub rotate: u64,
 }
 
 impl Inbound {
