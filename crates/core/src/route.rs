@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ObjectName, ServiceHost};
+use crate::names::{ClusterName, ObjectName, ServiceHost};
 
 /// An HTTPRoute or GRPCRoute attached to a service port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,17 @@ pub struct HttpRoute {
     /// `metadata.creationTimestamp` (RFC 3339), when there is one: the older route wins a tie, then the smaller name.
     #[serde(default)]
     pub created: Option<Arc<str>>,
+    /// Set for a *consumer* route (GAMMA): written in another namespace than the service's, it acts only for callers of that
+    /// namespace, and for them instead of the producer's routes. `None`: a *producer* route, for everybody else.
+    #[serde(default)]
+    pub consumer_namespace: Option<Arc<str>>,
+    /// The peer whose export this route came with; `None`: written in this cluster.
+    #[serde(default)]
+    pub owner: Option<ClusterName>,
+    /// Inside an [`Offer`](crate::Offer): the service port it is attached to, `None`: all of them. Inside a
+    /// [`ServicePort`](crate::ServicePort) it is attached already, and this says nothing new.
+    #[serde(default)]
+    pub parent_port: Option<u16>,
     /// Rules, in the order written.
     #[serde(default)]
     pub rules: Vec<HttpRule>,
@@ -213,6 +224,9 @@ pub struct Retry {
 pub struct TcpRoute {
     /// The object that said so.
     pub name: ObjectName,
+    /// Set for a consumer route (see [`HttpRoute::consumer_namespace`]).
+    #[serde(default)]
+    pub consumer_namespace: Option<Arc<str>>,
     /// Weighted backends, chosen per connection.
     pub backends: Vec<Backend>,
 }

@@ -66,6 +66,9 @@ pub struct ServicePort {
     /// TCPRoute attached to this port (the first by the Gateway API's conflict rules).
     #[serde(default)]
     pub tcp_route: Option<TcpRoute>,
+    /// Consumer TCPRoutes, at most one per namespace of callers; such a caller gets it instead of [`Self::tcp_route`].
+    #[serde(default)]
+    pub consumer_tcp_routes: Vec<TcpRoute>,
 }
 
 /// The application protocol of a port (KEP-3726 `appProtocol`, Gateway API GEP-1911).
