@@ -139,8 +139,9 @@ fn check_host(text: &str) -> Result<(), NameError> {
         return Err(NameError::new(WHAT, text, "must have 1 to 253 characters"));
     }
     text.split('.').try_for_each(|label| {
-        check_label(WHAT, label)
-            .map_err(|_| NameError::new(WHAT, text, "must be dot-separated labels of lower-case letters, digits and '-'"))
+        check_label(WHAT, label).map_err(|_| {
+            NameError::new(WHAT, text, "must be dot-separated labels of lower-case letters, digits and '-'")
+        })
     })
 }
 
@@ -349,7 +350,14 @@ mod tests {
     #[test]
     fn hosts_are_completed_as_kubernetes_would() {
         let complete = |text| ServiceHost::complete(text, "shop").map(|h| h.to_string());
-        for text in ["cart", "Cart", "cart.shop", "cart.shop.svc", "cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local."] {
+        for text in [
+            "cart",
+            "Cart",
+            "cart.shop",
+            "cart.shop.svc",
+            "cart.shop.svc.cluster.local",
+            "cart.shop.svc.cluster.local.",
+        ] {
             assert_eq!(complete(text).as_deref(), Some("cart.shop.svc.cluster.local"), "{text}");
         }
         assert_eq!(complete("cart.shop.svc.clusterset.local").as_deref(), Some("cart.shop.svc.clusterset.local"));

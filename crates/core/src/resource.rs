@@ -13,9 +13,10 @@ pub trait Resource: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sy
 }
 
 /// What a subscriber knows about one resource. *Unknown* and *absent* are different things: only the second is a statement.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub enum Known<T> {
     /// No answer yet.
+    #[default]
     Unknown,
     /// The control plane stated that there is no such resource (or that this subscriber may not see it).
     Absent,
@@ -40,11 +41,5 @@ impl<T> Clone for Known<T> {
             Known::Absent => Known::Absent,
             Known::Present(value) => Known::Present(Arc::clone(value)),
         }
-    }
-}
-
-impl<T> Default for Known<T> {
-    fn default() -> Self {
-        Known::Unknown
     }
 }

@@ -97,9 +97,8 @@ impl AppProtocol {
                 "http" | "http1" | "kubernetes.io/ws" | "kubernetes.io/wss" | "ws" => AppProtocol::Http1,
                 "http2" | "h2c" | "kubernetes.io/h2c" => AppProtocol::Http2,
                 "grpc" => AppProtocol::Grpc,
-                "tcp" | "tls" | "https" | "redis" | "mysql" | "postgres" | "postgresql" | "mongo" | "kafka" | "amqp" => {
-                    AppProtocol::Tcp
-                }
+                "tcp" | "tls" | "https" | "redis" | "mysql" | "postgres" | "postgresql" | "mongo" | "kafka"
+                | "amqp" => AppProtocol::Tcp,
                 _ => return None,
             })
         };

@@ -7,7 +7,11 @@ use std::time::Duration;
 /// # Errors
 /// A text that says what is wrong and what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is not a duration: write groups of digits and h, m, s or ms, like \"10s\", \"1m30s\" or \"250ms\"");
+    let refuse = || {
+        format!(
+            "{text:?} is not a duration: write groups of digits and h, m, s or ms, like \"10s\", \"1m30s\" or \"250ms\""
+        )
+    };
     let mut rest = text;
     let mut total = Duration::ZERO;
     let mut groups = 0;

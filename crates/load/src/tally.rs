@@ -1,0 +1,87 @@
+//! Adding samples up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::Sample;
+
+/// Counts and latencies of many samples. Latencies are kept in microseconds to three significant digits.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    requests: u64,
+    failures: u64,
+    latency: Histogram<u64>,
+    reasons: BTreeMap<String, u64>,
+}
+
+/// A [`Tally`] in figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Requests that ended, well or badly.
+    pub requests: u64,
+    /// Those that were not served.
+    pub failures: u64,
+    /// Median latency.
+    pub p50: Duration,
+    /// 99th percentile.
+    pub p99: Duration,
+    /// Worst.
+    pub max: Duration,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        // Three digits of precision is within the crate's 0 to 5; the histogram grows by itself.
+        let latency = Histogram::new(3).expect("three digits are allowed");
+        Self { requests: 0, failures: 0, latency, reasons: BTreeMap::new() }
+    }
+}
+
+impl Tally {
+    /// Adds one sample.
+    pub fn add(&mut self, sample: &Sample) {
+        self.requests += 1;
+        self.latency.saturating_record(u64::try_from(sample.latency.as_micros()).unwrap_or(u64::MAX));
+        if !sample.ok() {
+            self.failures += 1;
+            let reason = match &sample.outcome {
+                Ok(answer) => match answer.headers.get("grpc-message").and_then(|m| m.to_str().ok()) {
+                    Some(message) => format!("status {} ({message})", answer.status),
+                    None => format!("status {}", answer.status),
+                },
+                Err(failure) => failure.to_string(),
+            };
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Adds another tally's samples.
+    pub fn merge(&mut self, other: &Tally) {
+        self.requests += other.requests;
+        self.failures += other.failures;
+        // Both histograms grow by themselves, so that this cannot overflow.
+        self.latency.add(&other.latency).expect("histograms of one kind add up");
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// The figures.
+    pub fn summary(&self) -> Summary {
+        let at = |quantile| Duration::from_micros(self.latency.value_at_quantile(quantile));
+        Summary {
+            requests: self.requests,
+            failures: self.failures,
+            p50: at(0.5),
+            p99: at(0.99),
+            max: Duration::from_micros(self.latency.max()),
+        }
+    }
+
+    /// Why requests failed, and how many each.
+    pub fn reasons(&self) -> &BTreeMap<String, u64> {
+        &self.reasons
+    }
+}
