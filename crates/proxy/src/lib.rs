@@ -1,1 +1,3 @@
-//! placeholder
+//! The data plane: listeners, detection, HTTP and TCP relaying, and the gateway between clusters.
+
+pub mod client_hello;
