@@ -1,0 +1,156 @@
+//! A rule, ready to act.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header, request};
+use veer_core::names::ObjectName;
+use veer_core::route::{Filter, HttpRoute, HttpRule, PathChange, RouteKind};
+
+use crate::filter::{HeaderEdit, Origin, redirect_location, rewritten_path};
+
+/// A rule of a route with its filters compiled.
+#[derive(Debug)]
+pub struct Rule {
+    /// The object it was written in.
+    pub route: ObjectName,
+    /// That object's kind.
+    pub kind: RouteKind,
+    /// Its place in the object, from 0.
+    pub index: usize,
+    /// The rule as written: backends, time-outs, retries.
+    pub spec: HttpRule,
+    request_headers: Box<[HeaderEdit]>,
+    response_headers: Box<[HeaderEdit]>,
+}
+
+/// An answer that a rule gives by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direct {
+    /// Go elsewhere.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// Value of `Location`.
+        location: HeaderValue,
+    },
+    /// The rule cannot be carried out.
+    Fail {
+        /// The status to answer with.
+        status: StatusCode,
+        /// Why, for the access log.
+        reason: std::sync::Arc<str>,
+    },
+}
+
+impl Rule {
+    pub(crate) fn new(route: &HttpRoute, index: usize) -> Self {
+        let spec = route.rules[index].clone();
+        let edits = |pick: fn(&Filter) -> Option<HeaderEdit>| spec.filters.iter().filter_map(pick).collect();
+        let request_headers = edits(|f| match f {
+            Filter::RequestHeaders(change) => Some(HeaderEdit::new(change)),
+            _ => None,
+        });
+        let response_headers = edits(|f| match f {
+            Filter::ResponseHeaders(change) => Some(HeaderEdit::new(change)),
+            _ => None,
+        });
+        Self { route: route.name.clone(), kind: route.kind, index, request_headers, response_headers, spec }
+    }
+
+    /// The answer that the rule gives by itself, if it does. `path` and `query` are the request's, `prefix` is
+    /// [`Matched::prefix`](crate::Matched::prefix).
+    pub fn direct(&self, origin: &Origin<'_>, path: &str, query: Option<&str>, prefix: &str) -> Option<Direct> {
+        // A filter that could not be understood fails the request, whatever else the rule says.
+        let failure = self.spec.filters.iter().find_map(|filter| match filter {
+            Filter::Fail { status, reason } => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Some(Direct::Fail { status, reason: reason.clone() })
+            }
+            _ => None,
+        });
+        failure.or_else(|| {
+            self.spec.filters.iter().find_map(|filter| match filter {
+                Filter::Redirect { scheme, host, port, path: change, status } => {
+                    let to = Origin {
+                        scheme: scheme.as_deref().unwrap_or(origin.scheme),
+                        host: host.as_deref().unwrap_or(origin.host),
+                        port: redirect_port(scheme.as_deref(), *port, origin.port),
+                    };
+                    let changed = change.as_ref().map(|change| rewritten_path(change, path, prefix));
+                    Some(match redirect_location(&to, changed.as_deref().unwrap_or(path), query) {
+                        Some(location) => Direct::Redirect {
+                            status: StatusCode::from_u16(*status).unwrap_or(StatusCode::FOUND),
+                            location,
+                        },
+                        None => Direct::Fail {
+                            status: StatusCode::INTERNAL_SERVER_ERROR,
+                            reason: "the redirect's location is no header value".into(),
+                        },
+                    })
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// Changes the request before it is sent: fields, `Host`, path. `path` is the request's normal path, `prefix` is
+    /// [`Matched::prefix`](crate::Matched::prefix). The query stays. Does nothing, and costs nothing, without filters.
+    pub fn apply_request(&self, request: &mut request::Parts, path: &str, prefix: &str) {
+        self.request_headers.iter().for_each(|edit| edit.apply(&mut request.headers));
+        for filter in &self.spec.filters {
+            if let Filter::Rewrite { host, path: change } = filter {
+                if let Some(host) = host {
+                    rewrite_host(request, host);
+                }
+                if let Some(change) = change {
+                    rewrite_path(request, change, path, prefix);
+                }
+            }
+        }
+    }
+
+    /// Changes the response's fields before it goes back.
+    pub fn apply_response(&self, headers: &mut HeaderMap) {
+        self.response_headers.iter().for_each(|edit| edit.apply(headers));
+    }
+}
+
+/// The Gateway API's rule: a port that is written, else the well-known port of the scheme that is written, else the port that
+/// the request came to.
+fn redirect_port(scheme: Option<&str>, port: Option<u16>, came_to: u16) -> u16 {
+    port.unwrap_or(match scheme {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => came_to,
+    })
+}
+
+/// Values that are no host or no path were refused when the manifest was read; here they change nothing.
+fn rewrite_host(request: &mut request::Parts, host: &str) {
+    let (Ok(value), Ok(authority)) = (HeaderValue::from_str(host), host.parse::<http::uri::Authority>()) else {
+        return;
+    };
+    request.headers.insert(header::HOST, value);
+    if request.uri.authority().is_some() {
+        let mut parts = request.uri.clone().into_parts();
+        parts.authority = Some(authority);
+        set_uri(request, parts);
+    }
+}
+
+fn rewrite_path(request: &mut request::Parts, change: &PathChange, path: &str, prefix: &str) {
+    let mut target = rewritten_path(change, path, prefix);
+    if let Some(query) = request.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    if let Ok(target) = target.parse::<http::uri::PathAndQuery>() {
+        let mut parts = request.uri.clone().into_parts();
+        parts.path_and_query = Some(target);
+        set_uri(request, parts);
+    }
+}
+
+fn set_uri(request: &mut request::Parts, parts: http::uri::Parts) {
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        request.uri = uri;
+    }
+}
