@@ -1,0 +1,151 @@
+//! The proxies and gateways that are, or lately were, connected.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::{ProxyCounts, ProxyStatus};
+use crate::tokens::Subject;
+
+/// A proxy without a session is shown this long.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// The registry. A cheap handle.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies(Arc<Mutex<BTreeMap<Subject, Entry>>>);
+
+#[derive(Debug)]
+struct Entry {
+    sessions: usize,
+    admin: Option<SocketAddr>,
+    version: String,
+    generation: u64,
+    heard: Instant,
+}
+
+/// One session of a proxy; it is over when this drops.
+#[derive(Debug)]
+pub struct ProxySession {
+    registry: Proxies,
+    subject: Subject,
+}
+
+/// What a proxy reports about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Where its admin listener is.
+    pub admin: Option<SocketAddr>,
+    /// Version of the program.
+    pub version: String,
+    /// Generation that it acknowledged.
+    pub generation: u64,
+}
+
+impl Proxies {
+    /// A session begins.
+    pub fn connected(&self, subject: Subject) -> ProxySession {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        entries.retain(|_, entry| entry.sessions > 0 || now - entry.heard < REMEMBERED);
+        let entry = entries.entry(subject.clone()).or_insert_with(|| Entry::new(now));
+        entry.sessions += 1;
+        entry.heard = now;
+        drop(entries);
+        ProxySession { registry: self.clone(), subject }
+    }
+
+    /// A proxy reported. Reports of those without a session are dropped: the registry holds only the authenticated.
+    pub fn report(&self, subject: &Subject, report: Report) {
+        if let Some(entry) = self.entries().get_mut(subject) {
+            entry.heard = Instant::now();
+            entry.admin = report.admin.or(entry.admin);
+            entry.version = report.version;
+            entry.generation = entry.generation.max(report.generation);
+        }
+    }
+
+    /// Everything known, by subject.
+    pub fn list(&self) -> Vec<ProxyStatus> {
+        let now = Instant::now();
+        self.entries()
+            .iter()
+            .map(|(subject, entry)| {
+                let (kind, name) = match subject {
+                    Subject::Workload(name) => ("workload", name.to_string()),
+                    Subject::Gateway(name) => ("gateway", name.clone()),
+                };
+                ProxyStatus {
+                    name,
+                    kind: kind.to_owned(),
+                    admin: entry.admin,
+                    version: entry.version.clone(),
+                    connected: entry.sessions > 0,
+                    generation: entry.generation,
+                    age_seconds: (now - entry.heard).as_secs_f64(),
+                }
+            })
+            .collect()
+    }
+
+    /// How many there are, seen from the present generation.
+    pub fn counts(&self, generation: u64) -> ProxyCounts {
+        self.entries().values().fold(ProxyCounts::default(), |mut counts, entry| {
+            match entry.sessions {
+                0 => counts.lost += 1,
+                _ => {
+                    counts.connected += 1;
+                    counts.behind += usize::from(entry.generation < generation);
+                }
+            }
+            counts
+        })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Subject, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn new(now: Instant) -> Self {
+        Self { sessions: 0, admin: None, version: String::new(), generation: 0, heard: now }
+    }
+}
+
+impl Drop for ProxySession {
+    fn drop(&mut self) {
+        if let Some(entry) = self.registry.entries().get_mut(&self.subject) {
+            entry.sessions = entry.sessions.saturating_sub(1);
+            entry.heard = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veer_core::ObjectName;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_is_connected_while_it_has_a_session() {
+        let proxies = Proxies::default();
+        let web = Subject::Workload(ObjectName::new("shop", "web"));
+        proxies.report(&web, Report::default());
+        assert!(proxies.list().is_empty(), "a report without a session");
+        let first = proxies.connected(web.clone());
+        let second = proxies.connected(web.clone());
+        proxies.report(&web, Report { generation: 3, version: "1".into(), admin: None });
+        assert_eq!(proxies.counts(4), ProxyCounts { connected: 1, lost: 0, behind: 1 });
+        drop(first);
+        assert!(proxies.list()[0].connected, "one session is left");
+        drop(second);
+        assert_eq!(proxies.counts(3), ProxyCounts { connected: 0, lost: 1, behind: 0 });
+        tokio::time::advance(REMEMBERED).await;
+        let _other = proxies.connected(Subject::Gateway("g".into()));
+        assert_eq!(proxies.list().len(), 1, "the lost one is forgotten");
+    }
+}
