@@ -1,0 +1,16 @@
+//! The typed form of what manifests say: the fields that Veer acts on, named as upstream names them. Fields that upstream
+//! knows and Veer does not act on are accepted in silence; fields that nobody knows are reported.
+
+mod fleet;
+mod meta;
+mod policy;
+mod route;
+mod service;
+mod workload;
+
+pub use fleet::*;
+pub use meta::*;
+pub use policy::*;
+pub use route::*;
+pub use service::*;
+pub use workload::*;

@@ -1,0 +1,266 @@
+//! TrafficPolicy and AuthorizationPolicy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use veer_core::ClusterName;
+use veer_core::policy::{self, AuthorizationAction};
+
+use crate::decode::manifest;
+use crate::types::{Labels, TargetKind};
+
+manifest! {
+    /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
+    /// default there.
+    pub struct TrafficPolicySpec {
+        /// The service it is for.
+        pub target_ref: PolicyTarget = "targetRef" => required,
+        /// See [`veer_core::policy::TrafficPolicy::slow_start`].
+        pub slow_start: Option<Duration> = "slowStart",
+        /// See [`veer_core::policy::TrafficPolicy::outlier`].
+        pub outlier: OutlierSpec = "outlier",
+        /// See [`veer_core::policy::TrafficPolicy::circuit_breaker`].
+        pub circuit_breaker: CircuitBreakerSpec = "circuitBreaker",
+        /// See [`veer_core::policy::TrafficPolicy::retry_budget`].
+        pub retry_budget: RetryBudgetSpec = "retryBudget",
+        /// See [`veer_core::policy::TrafficPolicy::locality`].
+        pub locality: LocalitySpec = "locality",
+        /// See [`veer_core::policy::TrafficPolicy::try_timeout`].
+        pub try_timeout: Option<Duration> = "tryTimeout",
+    }
+    ignored []
+}
+
+impl TrafficPolicySpec {
+    /// The policy, with defaults for what is not written.
+    pub fn policy(&self) -> policy::TrafficPolicy {
+        let mut to = policy::TrafficPolicy::default();
+        set(&mut to.slow_start, &self.slow_start);
+        set(&mut to.outlier.consecutive_failures, &self.outlier.consecutive_failures);
+        set(&mut to.outlier.failure_ratio, &self.outlier.failure_ratio);
+        set(&mut to.outlier.minimum_requests, &self.outlier.minimum_requests);
+        set(&mut to.outlier.interval, &self.outlier.interval);
+        set(&mut to.outlier.base_ejection, &self.outlier.base_ejection);
+        set(&mut to.outlier.max_ejection, &self.outlier.max_ejection);
+        set(&mut to.outlier.max_ejected_ratio, &self.outlier.max_ejected_ratio);
+        set(&mut to.circuit_breaker.max_requests_per_endpoint, &self.circuit_breaker.max_requests_per_endpoint);
+        set(&mut to.circuit_breaker.max_requests, &self.circuit_breaker.max_requests);
+        set(&mut to.retry_budget.ratio, &self.retry_budget.ratio);
+        set(&mut to.retry_budget.interval, &self.retry_budget.interval);
+        set(&mut to.retry_budget.min_per_second, &self.retry_budget.min_per_second);
+        set(&mut to.locality.local_first, &self.locality.local_first);
+        set(&mut to.locality.overprovisioning, &self.locality.overprovisioning);
+        set(&mut to.locality.target_utilisation, &self.locality.target_utilisation);
+        let weight = |w: &ClusterWeightSpec| policy::ClusterWeight { cluster: w.cluster.clone(), weight: w.weight };
+        to.locality.weights = self.locality.weights.iter().map(weight).collect();
+        to.try_timeout = self.try_timeout.filter(|limit| !limit.is_zero());
+        to
+    }
+}
+
+fn set<T: Clone>(to: &mut T, written: &Option<T>) {
+    if let Some(value) = written {
+        *to = value.clone();
+    }
+}
+
+manifest! {
+    /// The Service or ServiceImport that a policy is for, in the policy's own namespace.
+    pub struct PolicyTarget {
+        /// API group; may be left out.
+        pub group: Option<Arc<str>> = "group",
+        /// `Service` or `ServiceImport`.
+        pub kind: Arc<str> = "kind" => or("Service".into()),
+        /// Name.
+        pub name: Arc<str> = "name" => required,
+    }
+    ignored []
+}
+
+impl PolicyTarget {
+    /// Which kind it names; `None` was reported as an error.
+    pub fn target(&self) -> Option<TargetKind> {
+        match (self.group.as_deref(), &*self.kind) {
+            (None, "Service") => Some(TargetKind::Service),
+            (None, "ServiceImport") => Some(TargetKind::ServiceImport),
+            (Some(group), kind) => TargetKind::of(group, kind),
+            _ => None,
+        }
+    }
+}
+
+manifest! {
+    /// See [`veer_core::policy::OutlierPolicy`].
+    #[derive(Default)]
+    pub struct OutlierSpec {
+        /// Failures in a row that eject.
+        pub consecutive_failures: Option<u32> = "consecutiveFailures",
+        /// Share of failures that ejects.
+        pub failure_ratio: Option<f64> = "failureRatio",
+        /// Least requests for the share to count.
+        pub minimum_requests: Option<u32> = "minimumRequests",
+        /// Window of the share.
+        pub interval: Option<Duration> = "interval",
+        /// First ejection.
+        pub base_ejection: Option<Duration> = "baseEjection",
+        /// Longest ejection.
+        pub max_ejection: Option<Duration> = "maxEjection",
+        /// Most endpoints ejected.
+        pub max_ejected_ratio: Option<f64> = "maxEjectedRatio",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`veer_core::policy::CircuitBreaker`].
+    #[derive(Default)]
+    pub struct CircuitBreakerSpec {
+        /// Requests in flight to one endpoint.
+        pub max_requests_per_endpoint: Option<u32> = "maxRequestsPerEndpoint",
+        /// Requests in flight to the service.
+        pub max_requests: Option<u32> = "maxRequests",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`veer_core::policy::RetryBudget`].
+    #[derive(Default)]
+    pub struct RetryBudgetSpec {
+        /// Retries as a share of requests.
+        pub ratio: Option<f64> = "ratio",
+        /// Window.
+        pub interval: Option<Duration> = "interval",
+        /// Always allowed, per second.
+        pub min_per_second: Option<f64> = "minPerSecond",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`veer_core::policy::LocalityPolicy`].
+    #[derive(Default)]
+    pub struct LocalitySpec {
+        /// Local first.
+        pub local_first: Option<bool> = "localFirst",
+        /// Factor on the health share.
+        pub overprovisioning: Option<f64> = "overprovisioning",
+        /// Utilisation up to which load stays local.
+        pub target_utilisation: Option<f64> = "targetUtilisation",
+        /// Weights between clusters.
+        pub weights: Vec<ClusterWeightSpec> = "weights",
+    }
+    ignored []
+}
+
+manifest! {
+    /// A weight between clusters.
+    pub struct ClusterWeightSpec {
+        /// The cluster.
+        pub cluster: ClusterName = "cluster" => required,
+        /// Its share.
+        pub weight: u32 = "weight" => required,
+    }
+    ignored []
+}
+
+manifest! {
+    /// `spec` of an AuthorizationPolicy. Unknown fields in it are errors: a condition that is not understood must not widen
+    /// what is allowed.
+    pub struct AuthorizationPolicySpec {
+        /// The workloads of its namespace that it is for; `None`: all.
+        pub selector: Option<WorkloadSelector> = "selector",
+        /// What a matching rule does.
+        pub action: AuthorizationAction = "action" => or(AuthorizationAction::Allow),
+        /// Alternatives. ALLOW without rules allows nobody.
+        pub rules: Vec<AuthorizationRuleSpec> = "rules",
+    }
+    ignored []
+}
+
+impl AuthorizationPolicySpec {
+    /// What stands in for a policy that could not be read: nobody is allowed.
+    pub fn nobody(selector: Option<WorkloadSelector>) -> Self {
+        Self { selector, action: AuthorizationAction::Allow, rules: Vec::new() }
+    }
+
+    /// Whether a workload of the policy's namespace is selected.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.selector.as_ref().is_none_or(|s| s.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value)))
+    }
+
+    /// The policy as callees enforce it; `name` is that of the object.
+    pub fn policy(&self, name: &veer_core::ObjectName) -> policy::AuthorizationPolicy {
+        policy::AuthorizationPolicy {
+            name: name.to_string().into(),
+            action: self.action,
+            rules: self.rules.iter().map(AuthorizationRuleSpec::rule).collect(),
+        }
+    }
+}
+
+manifest! {
+    /// Selects workloads by labels, all of which must be there; empty: all workloads.
+    #[derive(Default)]
+    pub struct WorkloadSelector {
+        /// The labels.
+        pub match_labels: Labels = "matchLabels",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`veer_core::policy::AuthorizationRule`].
+    #[derive(Default)]
+    pub struct AuthorizationRuleSpec {
+        /// Callers; empty: all.
+        pub from: Vec<CallerSpec> = "from",
+        /// Requests; empty: all.
+        pub to: Vec<RequestSpec> = "to",
+    }
+    ignored []
+}
+
+impl AuthorizationRuleSpec {
+    fn rule(&self) -> policy::AuthorizationRule {
+        let from = |caller: &CallerSpec| policy::CallerMatch {
+            principals: caller.principals.clone(),
+            namespaces: caller.namespaces.clone(),
+            trust_domains: caller.trust_domains.clone(),
+        };
+        let to = |request: &RequestSpec| policy::RequestMatch {
+            ports: request.ports.clone(),
+            methods: request.methods.clone(),
+            paths: request.paths.clone(),
+        };
+        policy::AuthorizationRule { from: self.from.iter().map(from).collect(), to: self.to.iter().map(to).collect() }
+    }
+}
+
+manifest! {
+    /// See [`veer_core::policy::CallerMatch`].
+    #[derive(Default)]
+    pub struct CallerSpec {
+        /// SPIFFE IDs; `*` at the end stands for any rest.
+        pub principals: Vec<Arc<str>> = "principals",
+        /// Namespaces of this cluster's callers.
+        pub namespaces: Vec<Arc<str>> = "namespaces",
+        /// Trust domains.
+        pub trust_domains: Vec<Arc<str>> = "trustDomains",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`veer_core::policy::RequestMatch`].
+    #[derive(Default)]
+    pub struct RequestSpec {
+        /// Ports of the workload.
+        pub ports: Vec<u16> = "ports",
+        /// HTTP methods.
+        pub methods: Vec<Arc<str>> = "methods",
+        /// Paths; `*` at the end stands for any rest.
+        pub paths: Vec<Arc<str>> = "paths",
+    }
+    ignored []
+}
