@@ -4,6 +4,7 @@
 //! those two: [`knowledge`] (what the control plane said, ready for the request path), [`pool`] (connections), [`http`]
 //! (bodies, fields, local answers), [`worker`] (one thread, one accept queue).
 
+pub mod capture;
 pub mod client_hello;
 pub mod error;
 pub mod exec;
