@@ -73,7 +73,9 @@ fn a_hello_without_a_name_is_a_hello() {
 
 #[test]
 fn other_protocols_show_at_once() {
-    for bytes in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0", b"\x80\x2e\x01", b"\x16\x02", b"\x16\x03\x09", b"\0"] {
+    for bytes in
+        [&b"G"[..], b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0", b"\x80\x2e\x01", b"\x16\x02", b"\x16\x03\x09", b"\0"]
+    {
         assert_eq!(parse(bytes), Progress::NotTls, "{bytes:?}");
     }
     assert_eq!(parse(b""), Progress::NeedMore);

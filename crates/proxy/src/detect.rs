@@ -132,7 +132,8 @@ fn request_line(bytes: &[u8]) -> Line {
         }
         None if stray(rest.strip_suffix(b"\r").unwrap_or(rest)) => Line::IsNot,
         None => {
-            let target_of_http = rest.starts_with(b"/") || rest.starts_with(b"http://") || rest.starts_with(b"https://");
+            let target_of_http =
+                rest.starts_with(b"/") || rest.starts_with(b"http://") || rest.starts_with(b"https://");
             Line::MayBe { surely_http: target_of_http && METHODS.contains(&&bytes[..method]) }
         }
     }

@@ -98,9 +98,10 @@ fn a_half_closed_connection_still_gets_its_answer() {
     run(async {
         let (mut caller, mut first) = pair().await;
         let (mut second, mut callee) = pair().await;
-        let relaying = tokio::task::spawn_local(async move {
-            relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await
-        });
+        let relaying =
+            tokio::task::spawn_local(
+                async move { relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await },
+            );
         caller.write_all(b"question").await.unwrap();
         caller.shutdown().await.unwrap();
         let mut question = String::new();
@@ -126,9 +127,10 @@ fn the_first_bytes_read_ahead_are_relayed_too() {
         while first.seen().len() < 6 {
             first.fill(100).await.unwrap();
         }
-        let relaying = tokio::task::spawn_local(async move {
-            relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await
-        });
+        let relaying =
+            tokio::task::spawn_local(
+                async move { relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await },
+            );
         let sent = send(&mut caller, 3 << 20, 3).await;
         let mut head = [0; 6];
         callee.read_exact(&mut head).await.unwrap();
@@ -144,9 +146,10 @@ fn a_reset_is_passed_on_as_a_reset() {
     run(async {
         let (mut caller, mut first) = pair().await;
         let (mut second, mut callee) = pair().await;
-        let relaying = tokio::task::spawn_local(async move {
-            relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await
-        });
+        let relaying =
+            tokio::task::spawn_local(
+                async move { relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await },
+            );
         callee.write_all(b"x").await.unwrap();
         caller.read_u8().await.unwrap();
         callee.reset();
@@ -163,9 +166,10 @@ fn last_words_come_through_when_the_callee_stops_listening() {
         let (mut caller, mut first) = pair().await;
         let (mut second, mut callee) = pair().await;
         callee.write_all(&[7; 100_000]).await.unwrap();
-        let relaying = tokio::task::spawn_local(async move {
-            relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await
-        });
+        let relaying =
+            tokio::task::spawn_local(
+                async move { relay(&mut first, &mut second, RelayOptions::default(), &mut ()).await },
+            );
         let mut got = vec![0; 100_000];
         caller.read_exact(&mut got).await.unwrap();
         drop(callee);
@@ -185,16 +189,14 @@ fn an_idle_relay_ends_and_a_busy_one_does_not() {
         let (second, mut callee) = duplex(64);
         let options = RelayOptions { idle: Duration::from_secs(10), ..Default::default() };
         let started = Instant::now();
-        let (report, ()) = tokio::join!(
-            async { relay(&mut Copied(first), &mut Copied(second), options, &mut ()).await },
-            async {
+        let (report, ()) =
+            tokio::join!(async { relay(&mut Copied(first), &mut Copied(second), options, &mut ()).await }, async {
                 for _ in 0..5 {
                     tokio::time::sleep(Duration::from_secs(8)).await;
                     caller.write_all(b"x").await.unwrap();
                     callee.read_u8().await.unwrap();
                 }
-            }
-        );
+            });
         assert!(matches!(report, Report { up: 5, down: 0, end: End::Idle }), "{report:?}");
         assert_eq!(started.elapsed().as_secs(), 50);
     });
@@ -207,16 +209,14 @@ fn buffers_are_bounded_when_nobody_reads() {
         let (mut caller, first) = duplex(1024);
         let (second, callee) = duplex(1024);
         let options = RelayOptions { idle: Duration::from_secs(10), ..Default::default() };
-        let (report, accepted) = tokio::join!(
-            async { relay(&mut Copied(first), &mut Copied(second), options, &mut ()).await },
-            async {
+        let (report, accepted) =
+            tokio::join!(async { relay(&mut Copied(first), &mut Copied(second), options, &mut ()).await }, async {
                 let mut accepted = 0;
                 while timeout(Duration::from_secs(1), caller.write_all(&[0; 512])).await.is_ok_and(|r| r.is_ok()) {
                     accepted += 512;
                 }
                 accepted
-            }
-        );
+            });
         assert_eq!(report.up, 1024, "only what the callee's side holds was written");
         assert!(accepted <= 2048 + BUFFER, "{accepted}");
         drop(callee);

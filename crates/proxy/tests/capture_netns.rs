@@ -72,7 +72,8 @@ impl TwoNamespaces {
         let net = Self { workload: name("w"), outside: name("o"), spare: "10.77.0.3".parse().unwrap() };
         let (w, o) = (&*net.workload, &*net.outside);
         // Interface names are limited to 15 characters.
-        let (cable_w, cable_o) = (&*format!("vw{tag}{}", std::process::id()), &*format!("vo{tag}{}", std::process::id()));
+        let (cable_w, cable_o) =
+            (&*format!("vw{tag}{}", std::process::id()), &*format!("vo{tag}{}", std::process::id()));
         ip(&["netns", "add", w]);
         ip(&["netns", "add", o]);
         ip(&["link", "add", cable_w, "netns", w, "type", "veth", "peer", "name", cable_o, "netns", o]);

@@ -106,7 +106,9 @@ pub fn apply(capture: &Capture, tool: Tool, namespace: &Namespace) -> Result<(),
 pub fn remove(tool: Tool, namespace: &Namespace) -> Result<(), CaptureError> {
     match tool {
         Tool::Nft => run(namespace, "nft", &["-f", "-"], &nft_removal()),
-        Tool::Iptables => ["iptables", "ip6tables"].into_iter().try_for_each(|program| remove_iptables(namespace, program)),
+        Tool::Iptables => {
+            ["iptables", "ip6tables"].into_iter().try_for_each(|program| remove_iptables(namespace, program))
+        }
     }
 }
 
@@ -163,12 +165,7 @@ fn refused(program: &'static str, output: &Output) -> CaptureError {
     CaptureError::Refused { program, text }
 }
 
-fn output(
-    namespace: &Namespace,
-    program: &'static str,
-    args: &[&str],
-    input: &str,
-) -> Result<Output, CaptureError> {
+fn output(namespace: &Namespace, program: &'static str, args: &[&str], input: &str) -> Result<Output, CaptureError> {
     let path = match namespace {
         Namespace::Current => None,
         Namespace::Named(name) => Some(PathBuf::from("/run/netns").join(name)),

@@ -65,7 +65,9 @@ pub enum CaptureFault {
     #[error("neither a mark nor a user id tells the proxy's own connections apart: they would run in a circle")]
     Circle,
     /// Every process of root passes by.
-    #[error("the proxy's user id is 0: connections of every root process would pass by the proxy; give it a mark or a user of its own")]
+    #[error(
+        "the proxy's user id is 0: connections of every root process would pass by the proxy; give it a mark or a user of its own"
+    )]
     Root,
     /// A mark of 0 is what every unmarked connection has.
     #[error("mark 0 is what unmarked connections have: nothing would be captured")]
@@ -137,7 +139,8 @@ impl FromStr for Range {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is not an address range: write an address or address/prefix, like \"10.0.0.0/8\"");
+        let refuse =
+            || format!("{text:?} is not an address range: write an address or address/prefix, like \"10.0.0.0/8\"");
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),

@@ -34,7 +34,11 @@ impl Capture {
                 line(text, 2, format_args!("meta l4proto tcp redirect to :{port}"));
             }
             for (family, ranges) in families(&self.outbound_ranges) {
-                line(text, 2, format_args!("{family} daddr {{ {} }} meta l4proto tcp redirect to :{port}", join(&ranges)));
+                line(
+                    text,
+                    2,
+                    format_args!("{family} daddr {{ {} }} meta l4proto tcp redirect to :{port}", join(&ranges)),
+                );
             }
             line(text, 1, "}");
         }

@@ -103,8 +103,7 @@ COMMIT
 
 #[test]
 fn every_fault_is_found_at_once() {
-    let capture =
-        Capture { proxy_mark: None, outbound_port: None, inbound_port: None, ..Capture::default() };
+    let capture = Capture { proxy_mark: None, outbound_port: None, inbound_port: None, ..Capture::default() };
     assert_eq!(capture.faults(), [CaptureFault::Circle, CaptureFault::Nothing]);
     let capture = Capture { proxy_mark: Some(0), proxy_uid: Some(0), inbound_port: Some(0), ..Capture::default() };
     assert_eq!(capture.faults(), [CaptureFault::Root, CaptureFault::NoMark, CaptureFault::Port]);
@@ -114,10 +113,23 @@ fn every_fault_is_found_at_once() {
 
 #[test]
 fn ranges_are_read_strictly() {
-    for (text, shown) in [("10.0.0.0/8", "10.0.0.0/8"), ("1.2.3.4", "1.2.3.4/32"), ("::/0", "::/0"), ("fd00::1", "fd00::1/128")] {
+    for (text, shown) in
+        [("10.0.0.0/8", "10.0.0.0/8"), ("1.2.3.4", "1.2.3.4/32"), ("::/0", "::/0"), ("fd00::1", "fd00::1/128")]
+    {
         assert_eq!(text.parse::<Range>().map(|r| r.to_string()).as_deref(), Ok(shown));
     }
-    for bad in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/+8", "fd00::1/64", "::/129", "a/8", "0.0.0.0/"] {
+    for bad in [
+        "",
+        "10.0.0.0/33",
+        "10.0.0.1/8",
+        "10.0.0/8",
+        "10.0.0.0/-1",
+        "10.0.0.0/+8",
+        "fd00::1/64",
+        "::/129",
+        "a/8",
+        "0.0.0.0/",
+    ] {
         assert!(bad.parse::<Range>().is_err(), "{bad}");
     }
 }
