@@ -1,0 +1,126 @@
+//! The objects of the cluster, found by name and by what refers to them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use veer_core::ObjectName;
+use veer_resources::{Diagnostic, Kind, KindName, Object, SERVICE_NAME_LABEL};
+
+use crate::faults;
+use crate::memo::{Dirty, Key};
+use crate::routes::Parent;
+
+/// What tells an object from all others of its cluster.
+pub(crate) type ObjectKey = (KindName, ObjectName);
+
+#[derive(Default)]
+pub(crate) struct Catalog {
+    objects: BTreeMap<ObjectKey, Object>,
+    index: HashMap<Key, BTreeSet<ObjectKey>>,
+}
+
+impl Catalog {
+    /// Takes the objects as they are now, notes in `dirty` what differs, and reports objects that stand in two places.
+    pub fn replace(&mut self, objects: &[Object], dirty: &mut Dirty) -> Vec<Diagnostic> {
+        let mut now: BTreeMap<ObjectKey, &Object> = BTreeMap::new();
+        let mut twice = Vec::new();
+        for object in objects {
+            let first = now.entry(object.key()).or_insert(object);
+            if !std::ptr::eq(*first, object) {
+                // The order of the input does not matter: the earlier place wins.
+                let (kept, lost) = if object.at < first.at { (object, *first) } else { (*first, object) };
+                *first = kept;
+                twice.push(faults::twice(kept, lost));
+            }
+        }
+        let gone: Vec<ObjectKey> = self.objects.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
+        for key in gone {
+            if let Some(old) = self.objects.remove(&key) {
+                self.unlist(&key, &old, dirty);
+            }
+        }
+        for (key, object) in now {
+            if self.objects.get(&key).is_some_and(|old| old == object) {
+                continue;
+            }
+            if let Some(old) = self.objects.insert(key.clone(), object.clone()) {
+                self.unlist(&key, &old, dirty);
+            }
+            dirty.insert(Key::Object(key.clone()));
+            for entry in listed_under(object) {
+                self.index.entry(entry.clone()).or_default().insert(key.clone());
+                dirty.insert(entry);
+            }
+        }
+        twice
+    }
+
+    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    /// All objects of a kind, by name.
+    pub fn of_kind(&self, kind: KindName) -> impl Iterator<Item = &Object> {
+        let first = (kind, ObjectName::new("", ""));
+        self.objects.range(first..).take_while(move |((k, _), _)| *k == kind).map(|(_, object)| object)
+    }
+
+    /// Objects listed under an index key, by kind and name.
+    pub fn listed(&self, key: &Key) -> impl Iterator<Item = &Object> {
+        self.index.get(key).into_iter().flatten().filter_map(|key| self.objects.get(key))
+    }
+
+    pub fn count(&self, key: &Key) -> usize {
+        self.index.get(key).map_or(0, BTreeSet::len)
+    }
+
+    fn unlist(&mut self, key: &ObjectKey, old: &Object, dirty: &mut Dirty) {
+        dirty.insert(Key::Object(key.clone()));
+        for entry in listed_under(old) {
+            if let Some(set) = self.index.get_mut(&entry) {
+                set.remove(key);
+                if set.is_empty() {
+                    self.index.remove(&entry);
+                }
+            }
+            dirty.insert(entry);
+        }
+    }
+}
+
+/// Every way, beside its name, in which an object is looked for.
+fn listed_under(object: &Object) -> Vec<Key> {
+    let namespace = || Arc::clone(&object.meta.namespace);
+    match &object.kind {
+        Kind::Workload(spec) => {
+            let label = |(k, v): (&Arc<str>, &Arc<str>)| Key::Label(namespace(), Arc::clone(k), Arc::clone(v));
+            let mut keys: Vec<Key> = object.meta.labels.iter().map(label).collect();
+            keys.push(Key::WorkloadsAt(spec.address));
+            keys
+        }
+        Kind::Service(spec) => {
+            let label = |(k, v): (&Arc<str>, &Arc<str>)| Key::Selector(namespace(), Arc::clone(k), Arc::clone(v));
+            let mut keys: Vec<Key> = spec.selector.iter().map(label).collect();
+            keys.extend(spec.addresses().into_iter().map(Key::VirtualAddress));
+            keys
+        }
+        Kind::ServiceImport(spec) => spec.ips.iter().copied().map(Key::VirtualAddress).collect(),
+        Kind::EndpointSlice(slice) => {
+            let service = object.meta.labels.get(SERVICE_NAME_LABEL);
+            let service =
+                service.map(|name| Key::SlicesOf(ObjectName { namespace: namespace(), name: Arc::clone(name) }));
+            let address = |e: &veer_resources::SliceEndpoint| e.addresses.first()?.parse().ok().map(Key::SlicesAt);
+            service.into_iter().chain(slice.endpoints.iter().filter_map(address)).collect()
+        }
+        Kind::ReferenceGrant(_) => vec![Key::Grants(namespace())],
+        Kind::AuthorizationPolicy(_) => vec![Key::Authorization(namespace())],
+        Kind::TrafficPolicy(spec) => match spec.target_ref.target() {
+            Some(kind) => {
+                let name = ObjectName { namespace: namespace(), name: Arc::clone(&spec.target_ref.name) };
+                vec![Key::Policies(Parent { kind, name })]
+            }
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}

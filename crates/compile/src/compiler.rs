@@ -1,0 +1,317 @@
+//! The order of work, layer upon layer; each layer looks only at those below it.
+//!
+//! ```text
+//! objects ─► links ─► offers that are consented to ─► names of services ─► routes ─► services, workloads, checks
+//! ```
+//!
+//! Each unit of a layer runs again only when something that it read changed (see `memo`), and hands on a change only when its
+//! result differs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use veer_core::inbound::TrustBundle;
+use veer_core::{ClusterName, GatewayConfig, ObjectName, Offer, Path, TrustDomain};
+use veer_resources::{Diagnostic, KindName};
+
+use crate::admit::{Import, admit};
+use crate::callee::{Callee, callee};
+use crate::catalog::{Catalog, ObjectKey};
+use crate::checks::{self, check};
+use crate::links;
+use crate::meaning::{Meaning, Refused};
+use crate::memo::{Dirty, Key, Memo};
+use crate::routes::{Route, attachments, route};
+use crate::service::{Compiled, service};
+use crate::shape::{Shape, shape};
+use crate::view::{Db, View};
+use crate::world::{ClusterConfig, World};
+
+/// Compiles worlds that follow one another, and does only the work that the difference needs. The result is always that of
+/// [`compile`]; what did not change is the very same `Arc` as in the result before.
+#[derive(Default)]
+pub struct Compiler {
+    db: Option<Db>,
+    epochs: BTreeMap<ClusterName, u64>,
+    offers: BTreeMap<(ClusterName, ObjectName), Arc<Offer>>,
+    admissions: Memo<(ClusterName, ObjectName), Result<Arc<Import>, String>>,
+    shapes: Memo<ObjectName, Shape>,
+    routes: Memo<ObjectKey, Option<Route>>,
+    services: Memo<ObjectName, Compiled>,
+    callees: Memo<ObjectName, Callee>,
+    checks: Memo<ObjectKey, Vec<Diagnostic>>,
+    last: Option<Meaning>,
+}
+
+/// Compiles a world from nothing.
+pub fn compile(world: &World<'_>) -> Meaning {
+    Compiler::default().compile(world)
+}
+
+impl Compiler {
+    /// A compiler that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the world means now.
+    pub fn compile(&mut self, world: &World<'_>) -> Meaning {
+        let mut dirty = Dirty::new();
+        let mut db = self.db.take().unwrap_or_else(|| empty(world.cluster.clone()));
+        if db.cluster != *world.cluster {
+            db.cluster = world.cluster.clone();
+            dirty.insert(Key::Cluster);
+        }
+        let mut faults = db.catalog.replace(world.objects, &mut dirty);
+
+        let links = links::read(world.cluster, &db.catalog, world.peers);
+        if !db.peers.keys().eq(links.peers.keys()) {
+            dirty.insert(Key::Links);
+        }
+        replace(&mut db.peers, links.peers, Key::Link, &mut dirty);
+        self.note_epochs(world, &db, &mut dirty);
+
+        let mut refused = links.refused;
+        self.admit(world, &mut db, &mut dirty);
+        for ((cluster, service), admission) in self.admissions.iter() {
+            if let Err(reason) = &**admission {
+                let (cluster, service) = (cluster.clone(), Some(service.clone()));
+                refused.push(Refused { cluster, service, reason: reason.clone() });
+            }
+        }
+
+        self.name_services(&mut db, &mut dirty);
+        self.attach_routes(&mut db, &mut dirty);
+
+        let names: Vec<ObjectName> = db.shapes.keys().cloned().collect();
+        self.services
+            .update(names, &dirty, |name, reads, last| service(View { db: &db, reads }, world.sealer, name, last));
+        let workloads: Vec<ObjectName> = db.catalog.of_kind(KindName::Workload).map(|object| object.name()).collect();
+        self.callees.update(workloads, &dirty, |name, reads, _| callee(View { db: &db, reads }, name));
+        let checked: Vec<ObjectKey> =
+            checks::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key()).collect();
+        self.checks.update(checked, &dirty, |key, reads, _| check(View { db: &db, reads }, key));
+
+        faults.extend(links.faults);
+        self.db = Some(db);
+        let meaning = self.gather(world, links.paths, links.bundles, refused, faults);
+        self.last = Some(meaning.clone());
+        meaning
+    }
+
+    fn note_epochs(&mut self, world: &World<'_>, db: &Db, dirty: &mut Dirty) {
+        let epochs = db.peers.keys().map(|peer| (peer.clone(), world.sealer.epoch(peer))).collect();
+        replace(&mut self.epochs, epochs, Key::Epoch, dirty);
+    }
+
+    fn admit(&mut self, world: &World<'_>, db: &mut Db, dirty: &mut Dirty) {
+        let mut offers = BTreeMap::new();
+        for view in world.peers.iter().filter(|view| db.peers.contains_key(&view.cluster)) {
+            for offer in &view.offers {
+                offers.entry((view.cluster.clone(), offer.service.clone())).or_insert_with(|| Arc::clone(offer));
+            }
+        }
+        replace_keyed(&mut self.offers, offers, |(cluster, name)| Key::Offer(cluster.clone(), name.clone()), dirty);
+        let offers = &self.offers;
+        let changed = self.admissions.update(offers.keys().cloned(), dirty, |unit, reads, _| {
+            let view = View { db, reads };
+            let (cluster, name) = unit;
+            reads.note(Key::Offer(cluster.clone(), name.clone()));
+            match (view.peer(cluster), offers.get(unit)) {
+                (Some(peer), Some(offer)) => admit(&view.cluster().trust_domain, cluster, peer, offer).map(Arc::new),
+                _ => Err("there is no Link for this cluster".to_owned()),
+            }
+        });
+        for unit in changed {
+            let import = self.admissions.get(&unit).and_then(|admission| admission.as_ref().as_ref().ok());
+            let (cluster, name) = unit;
+            dirty.insert(Key::Import(name.clone()));
+            let imports = db.imports.entry(name.clone()).or_default();
+            match import {
+                Some(import) => imports.insert(cluster, Arc::clone(import)),
+                None => imports.remove(&cluster),
+            };
+            if imports.is_empty() {
+                db.imports.remove(&name);
+            }
+        }
+    }
+
+    fn name_services(&mut self, db: &mut Db, dirty: &mut Dirty) {
+        let kinds = [KindName::Service, KindName::ServiceExport, KindName::ServiceImport];
+        let objects = kinds.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.name());
+        let names: BTreeSet<ObjectName> = objects.chain(db.imports.keys().cloned()).collect();
+        let changed = self.shapes.update(names, dirty, |name, reads, _| shape(View { db, reads }, name));
+        if changed.is_empty() {
+            return;
+        }
+        for name in changed {
+            match self.shapes.get(&name) {
+                Some(shape) => db.shapes.insert(name.clone(), Arc::clone(shape)),
+                None => db.shapes.remove(&name),
+            };
+            dirty.insert(Key::Shape(name));
+        }
+        let mut aliases = BTreeMap::new();
+        for (name, shape) in &db.shapes {
+            for (peer, alias) in &shape.peer_names {
+                aliases.entry(alias.clone()).or_insert_with(|| (name.clone(), peer.clone()));
+            }
+        }
+        replace(&mut db.aliases, aliases, Key::Alias, dirty);
+        let offered = db.shapes.iter().filter(|(_, shape)| !shape.audience.is_empty()).map(|(name, _)| name);
+        let ids = service_ids(offered);
+        replace(&mut db.service_ids, ids, Key::ServiceId, dirty);
+    }
+
+    fn attach_routes(&mut self, db: &mut Db, dirty: &mut Dirty) {
+        let kinds = [KindName::HttpRoute, KindName::GrpcRoute, KindName::TcpRoute];
+        let keys: Vec<ObjectKey> =
+            kinds.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.key()).collect();
+        let changed = self.routes.update(keys, dirty, |key, reads, _| route(View { db, reads }, key));
+        if !changed.is_empty() {
+            replace(&mut db.attached, attachments(&self.routes), Key::Attached, dirty);
+        }
+    }
+
+    fn gather(
+        &self,
+        world: &World<'_>,
+        paths: BTreeMap<ClusterName, Path>,
+        bundles: BTreeMap<TrustDomain, TrustBundle>,
+        mut refused: Vec<Refused>,
+        mut faults: Vec<Diagnostic>,
+    ) -> Meaning {
+        let mut services = BTreeMap::new();
+        let mut endpoints = BTreeMap::new();
+        let mut offers: BTreeMap<ClusterName, Vec<Arc<Offer>>> =
+            paths.keys().map(|peer| (peer.clone(), Vec::new())).collect();
+        let mut offered = Vec::new();
+        for (_, compiled) in self.services.iter() {
+            for (host, service) in &compiled.services {
+                for address in &service.addresses {
+                    services.insert(address.to_string(), Arc::clone(service));
+                }
+                services.insert(host.to_string(), Arc::clone(service));
+            }
+            endpoints.extend(compiled.endpoints.iter().map(|(host, e)| (host.clone(), Arc::clone(e))));
+            for (peer, offer) in &compiled.offers {
+                offers.entry(peer.clone()).or_default().push(Arc::clone(offer));
+            }
+            offered.extend(compiled.gateway.clone());
+            faults.extend(compiled.faults.iter().cloned());
+        }
+        let inbound = self.callees.iter().filter_map(|(name, c)| Some((name.clone(), Arc::clone(c.inbound.as_ref()?))));
+        faults.extend(self.shapes.iter().flat_map(|(_, shape)| shape.faults.iter().cloned()));
+        faults
+            .extend(self.routes.iter().filter_map(|(_, r)| r.as_ref().as_ref()).flat_map(|r| r.faults.iter().cloned()));
+        faults.extend(self.callees.iter().flat_map(|(_, callee)| callee.faults.iter().cloned()));
+        faults.extend(self.checks.iter().flat_map(|(_, faults)| faults.iter().cloned()));
+        let place = |d: &Diagnostic| (Arc::clone(&d.file), d.line, d.column, d.code, d.reason.clone());
+        faults.sort_by_cached_key(place);
+        faults.dedup();
+        refused.sort();
+        refused.dedup();
+        let gateway = GatewayConfig {
+            cluster: world.cluster.name.clone(),
+            mesh_port: world.cluster.mesh_port,
+            control: world.cluster.control.clone(),
+            keys: world.cluster.keys.clone(),
+            services: offered,
+            egress: paths.values().cloned().collect(),
+            rotate: world.cluster.rotate,
+        };
+        let last = self.last.as_ref();
+        Meaning {
+            services,
+            endpoints,
+            inbound: inbound.collect(),
+            paths: share(paths, last.map(|last| &last.paths)),
+            bundles: share(bundles, last.map(|last| &last.bundles)),
+            gateway: match last {
+                Some(last) if *last.gateway == gateway => Arc::clone(&last.gateway),
+                _ => Arc::new(gateway),
+            },
+            offers,
+            refused,
+            faults,
+        }
+    }
+}
+
+fn empty(cluster: ClusterConfig) -> Db {
+    Db {
+        cluster,
+        catalog: Catalog::default(),
+        peers: BTreeMap::new(),
+        imports: BTreeMap::new(),
+        shapes: BTreeMap::new(),
+        aliases: BTreeMap::new(),
+        attached: BTreeMap::new(),
+        service_ids: BTreeMap::new(),
+    }
+}
+
+/// Puts a table in place of another and notes which entries differ.
+fn replace<K: Ord + Clone, V: PartialEq>(
+    table: &mut BTreeMap<K, V>,
+    now: BTreeMap<K, V>,
+    key: impl Fn(K) -> Key,
+    dirty: &mut Dirty,
+) {
+    replace_keyed(table, now, |k| key(k.clone()), dirty);
+}
+
+fn replace_keyed<K: Ord, V: PartialEq>(
+    table: &mut BTreeMap<K, V>,
+    now: BTreeMap<K, V>,
+    key: impl Fn(&K) -> Key,
+    dirty: &mut Dirty,
+) {
+    dirty.extend(now.iter().filter(|(k, v)| table.get(k) != Some(v)).map(|(k, _)| key(k)));
+    dirty.extend(table.keys().filter(|k| !now.contains_key(k)).map(key));
+    *table = now;
+}
+
+fn share<K: Ord, V: PartialEq>(now: BTreeMap<K, V>, last: Option<&BTreeMap<K, Arc<V>>>) -> BTreeMap<K, Arc<V>> {
+    let share = |(key, value): (K, V)| {
+        let shared = match last.and_then(|last| last.get(&key)).filter(|old| ***old == value) {
+            Some(old) => Arc::clone(old),
+            None => Arc::new(value),
+        };
+        (key, shared)
+    };
+    now.into_iter().map(share).collect()
+}
+
+/// Numbers for tokens: the FNV-1a hash (32 bits) of `namespace/name`, so that a number outlives restarts and does not depend
+/// on what else is offered. Of two services with one hash the second by name takes the next free number.
+fn service_ids<'a>(names: impl Iterator<Item = &'a ObjectName>) -> BTreeMap<ObjectName, u32> {
+    let mut taken = HashSet::new();
+    let mut ids = BTreeMap::new();
+    for name in names {
+        let mut id = fnv1a(name.to_string().as_bytes());
+        while !taken.insert(id) {
+            id = id.wrapping_add(1);
+        }
+        ids.insert(name.clone(), id);
+    }
+    ids
+}
+
+/// <http://www.isthe.com/chongo/tech/comp/fnv/>
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0x811c_9dc5);
+        assert_eq!(fnv1a(b"a"), 0xe40c_292c);
+        assert_eq!(fnv1a(b"foobar"), 0xbf9c_f968);
+    }
+}

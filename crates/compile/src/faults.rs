@@ -1,0 +1,235 @@
+//! What compile finds wrong. Codes `V03…` are compile's; each is made in one place, here, so that the list is the whole list.
+
+use std::fmt::Display;
+
+use veer_core::{ClusterName, ObjectName};
+use veer_resources::{Diagnostic, Object};
+
+const ANNOTATION_AUDIENCE: &str = "metadata.annotations[\"veer.dev/audience\"]";
+
+/// The same object in two places.
+pub(crate) fn twice(kept: &Object, lost: &Object) -> Diagnostic {
+    let (kind, name) = lost.key();
+    lost.error(
+        "V0301",
+        "metadata.name",
+        format!("{kind} {name} stands at {} already; this one is not used", kept.at),
+        "remove or rename one of the two",
+    )
+}
+
+/// A service of a type that the mesh does not carry.
+pub(crate) fn external_name(service: &Object) -> Diagnostic {
+    let reason = format!(
+        "Service {} is of type ExternalName: another name for something outside, which the mesh does not carry",
+        service.name()
+    );
+    service.warning("V0310", "spec.type", reason, "call the external name itself, or give the service workloads")
+}
+
+/// A service that has no port the mesh could carry.
+pub(crate) fn no_ports(service: &Object) -> Diagnostic {
+    service.warning(
+        "V0311",
+        "spec.ports",
+        format!("Service {} has no TCP port, so that nobody can call it through the mesh", service.name()),
+        "list its ports",
+    )
+}
+
+/// A port of a transport that the mesh does not carry.
+pub(crate) fn transport(service: &Object, index: usize, port: u16) -> Diagnostic {
+    let reason = format!("port {port} of Service {} is not TCP; the mesh carries TCP only", service.name());
+    service.warning(
+        "V0312",
+        &format!("spec.ports[{index}].protocol"),
+        reason,
+        "nothing, when this port is not meant for the mesh",
+    )
+}
+
+/// A virtual address that another service has.
+pub(crate) fn address_taken(object: &Object, address: impl Display, by: &Object) -> Diagnostic {
+    let reason = format!("virtual address {address} belongs to {} {} already", by.kind.name(), by.name());
+    object.error("V0313", "spec", reason, "give each service an address of its own")
+}
+
+/// A named target port that a workload does not have.
+pub(crate) fn target_port(service: &Object, index: usize, name: &str, workload: &ObjectName) -> Diagnostic {
+    let reason = format!("targetPort {name:?} leads nowhere at Workload {workload}, which has no port of this name");
+    service.warning(
+        "V0314",
+        &format!("spec.ports[{index}].targetPort"),
+        reason,
+        "name the port in the Workload, or write a number",
+    )
+}
+
+/// An export of something that is not there.
+pub(crate) fn export_of_nothing(export: &Object) -> Diagnostic {
+    let reason = format!("there is no Service {} to export", export.name());
+    export.error("V0320", "metadata.name", reason, "a ServiceExport has the name and namespace of its Service")
+}
+
+/// An audience of a cluster without a Link.
+pub(crate) fn audience_unknown(export: &Object, peer: &ClusterName) -> Diagnostic {
+    let reason = format!("the audience names {peer}, and there is no Link of this name");
+    export.warning("V0321", ANNOTATION_AUDIENCE, reason, format!("add a Link {peer}, or take it out of the audience"))
+}
+
+/// An export with endpoints that cannot be offered.
+pub(crate) fn export_unmeshed(export: &Object, count: usize) -> Diagnostic {
+    let reason = format!(
+        "{count} endpoint(s) of {} are not in the mesh and are not offered: nothing crosses clusters in plaintext",
+        export.name()
+    );
+    export.warning("V0322", "metadata.name", reason, "make each of them a Workload")
+}
+
+/// An import that nobody offers.
+pub(crate) fn import_of_nothing(import: &Object) -> Diagnostic {
+    let reason = format!("nobody offers {} to this cluster (now)", import.name());
+    import.warning(
+        "V0330",
+        "metadata.name",
+        reason,
+        "export it in another cluster to this one, and let the Link provide it",
+    )
+}
+
+/// A per-cluster name that a Service has, or that is no name.
+pub(crate) fn peer_name(import: &Object, name: &ObjectName, why: &str) -> Diagnostic {
+    let reason = format!("the per-cluster name {name} {why}");
+    import.error("V0331", "metadata.annotations[\"veer.dev/per-cluster-names\"]", reason, "rename one of the two")
+}
+
+/// An import's port that nobody offers.
+pub(crate) fn import_port(import: &Object, index: usize, port: u16) -> Diagnostic {
+    let reason = format!("nobody who offers {} has a port {port}", import.name());
+    import.warning("V0332", &format!("spec.ports[{index}].port"), reason, "write a port that is offered")
+}
+
+/// A Link that claims what is not its peer's.
+pub(crate) fn link_claims(link: &Object, path: &str, what: impl Display) -> Diagnostic {
+    link.error(
+        "V0340",
+        path,
+        format!("Link {} claims {what}; it is ignored", link.meta.name),
+        "each cluster has a name and a trust domain of its own",
+    )
+}
+
+/// A parent that does not exist.
+pub(crate) fn parent_nowhere(route: &Object, index: usize, what: impl Display) -> Diagnostic {
+    let reason = format!("the route attaches to {what}, which does not exist");
+    route.error(
+        "V0350",
+        &format!("spec.parentRefs[{index}].name"),
+        reason,
+        "write the name and namespace of a service of this cluster",
+    )
+}
+
+/// A port of a parent that does not exist.
+pub(crate) fn parent_port(route: &Object, index: usize, what: impl Display) -> Diagnostic {
+    route.error(
+        "V0351",
+        &format!("spec.parentRefs[{index}]"),
+        what.to_string(),
+        "write a port of the service, or none for all of them",
+    )
+}
+
+/// A backend that cannot serve: its share is answered 500.
+pub(crate) fn backend(route: &Object, path: &str, reason: &str) -> Diagnostic {
+    route.error(
+        "V0352",
+        path,
+        format!("{reason}; its share of requests is answered with 500"),
+        "refer to a service and port that exist and may be used",
+    )
+}
+
+/// Something that this version does not act on, in a rule that fails closed.
+pub(crate) fn unsupported(route: &Object, path: &str, reason: &str) -> Diagnostic {
+    let mend =
+        "write the rule without it; a rule that is not understood is never served as if that part were not there";
+    route.error("V0353", path, format!("{reason}; requests for this rule are answered with 500"), mend)
+}
+
+/// A route that loses against another.
+pub(crate) fn route_loses(at: &veer_resources::Location, reason: String) -> Diagnostic {
+    Diagnostic::warning("V0354", at, reason, "attach routes of one kind to a port")
+}
+
+/// Something that is written and does nothing.
+pub(crate) fn without_effect(object: &Object, path: &str, reason: impl Into<String>) -> Diagnostic {
+    object.warning("V0355", path, reason, "take it out")
+}
+
+/// A parent whose kind and group do not belong together.
+pub(crate) fn parent_group(route: &Object, index: usize, kind: &str, group: &str) -> Diagnostic {
+    let right = if kind == "ServiceImport" { "group: multicluster.x-k8s.io" } else { "group: \"\"" };
+    let reason = format!("there is no kind {kind} in the group {group:?}, so that the route acts on nothing here");
+    route.error("V0356", &format!("spec.parentRefs[{index}]"), reason, format!("write {right}"))
+}
+
+/// A policy for something that does not exist.
+pub(crate) fn policy_target(policy: &Object, what: impl Display) -> Diagnostic {
+    policy.error(
+        "V0360",
+        "spec.targetRef.name",
+        format!("the policy is for {what}, which does not exist"),
+        "write the name of a service of this namespace",
+    )
+}
+
+/// A second policy for one service.
+pub(crate) fn policy_loses(policy: &Object, to: &Object) -> Diagnostic {
+    let reason = format!(
+        "{} {} at {} is for the same service and older (or first by name); this one is not used",
+        to.kind.name(),
+        to.name(),
+        to.at
+    );
+    policy.error("V0361", "spec.targetRef", reason, "write one policy per service")
+}
+
+/// An AuthorizationPolicy for nobody.
+pub(crate) fn selects_nothing(policy: &Object) -> Diagnostic {
+    policy.warning(
+        "V0362",
+        "spec.selector",
+        "no Workload of this namespace has these labels",
+        "write labels that workloads have",
+    )
+}
+
+/// A workload in Veer's own namespace.
+pub(crate) fn system_namespace(workload: &Object) -> Diagnostic {
+    let reason =
+        format!("Workload {} would have an identity that is reserved for Veer itself; it is ignored", workload.name());
+    workload.error("V0370", "metadata.namespace", reason, "use another namespace")
+}
+
+/// A workload at an address that another one has.
+pub(crate) fn workload_address(workload: &Object, by: &Object) -> Diagnostic {
+    let reason = format!("the address belongs to Workload {} at {} already; this one is ignored", by.name(), by.at);
+    workload.error("V0371", "spec.address", reason, "give each workload an address of its own")
+}
+
+/// A slice that belongs to no service.
+pub(crate) fn slice_nowhere(slice: &Object, service: Option<&str>) -> Diagnostic {
+    let reason = match service {
+        Some(service) => {
+            format!("the slice belongs to Service {}/{service}, which does not exist", slice.meta.namespace)
+        }
+        None => "the slice belongs to no Service".to_owned(),
+    };
+    slice.warning(
+        "V0380",
+        "metadata.labels[\"kubernetes.io/service-name\"]",
+        reason,
+        "label it kubernetes.io/service-name with the name of a Service of its namespace",
+    )
+}

@@ -1,0 +1,293 @@
+//! Rules of HTTPRoutes and GRPCRoutes. They stay what they are; what this version does not understand fails closed.
+
+use std::sync::Arc;
+
+use veer_core::route::{Filter, HeaderChange, HttpMatch, HttpRule, PathChange, PathMatch, Retry, Timeouts, ValueMatch};
+use veer_resources::{
+    BackendRef, Diagnostic, GrpcMethodRule, GrpcRouteSpec, HeaderModifier, HttpRouteMatch, HttpRouteSpec, Object,
+    PathMatchType, PathModifier, PathModifierType, PathRule, RouteFilter, RouteRetry, RouteTimeouts, ValueMatchType,
+    ValueRule,
+};
+
+use crate::faults;
+use crate::routes::backends;
+use crate::view::View;
+
+/// Rules of an HTTPRoute.
+pub(crate) fn http_rules(
+    view: View<'_>,
+    object: &Object,
+    spec: &HttpRouteSpec,
+    faults: &mut Vec<Diagnostic>,
+) -> Vec<HttpRule> {
+    let rule = |(index, rule): (usize, &veer_resources::HttpRouteRule)| {
+        let mut draft = Draft::new(object, format!("spec.rules[{index}]"));
+        let matches = rule.matches.iter().enumerate().map(|(i, m)| draft.http_match(i, m)).collect();
+        let filters = draft.filters(&rule.filters);
+        if rule.session_persistence.is_some() {
+            draft.without_effect("sessionPersistence");
+        }
+        draft.finish(
+            view,
+            rule.name.clone(),
+            matches,
+            filters,
+            &rule.backend_refs,
+            &rule.timeouts,
+            rule.retry.as_ref(),
+            faults,
+        )
+    };
+    spec.rules.iter().enumerate().map(rule).collect()
+}
+
+/// Rules of a GRPCRoute.
+pub(crate) fn grpc_rules(
+    view: View<'_>,
+    object: &Object,
+    spec: &GrpcRouteSpec,
+    faults: &mut Vec<Diagnostic>,
+) -> Vec<HttpRule> {
+    let rule = |(index, rule): (usize, &veer_resources::GrpcRouteRule)| {
+        let mut draft = Draft::new(object, format!("spec.rules[{index}]"));
+        let matches = rule.matches.iter().enumerate().map(|(i, m)| HttpMatch {
+            path: m.method.as_ref().and_then(|method| draft.grpc_method(i, method)),
+            headers: draft.values(&format!("matches[{i}].headers"), &m.headers, true),
+            ..HttpMatch::default()
+        });
+        let matches = matches.collect();
+        let filters = draft.filters(&rule.filters);
+        if rule.session_persistence.is_some() {
+            draft.without_effect("sessionPersistence");
+        }
+        draft.finish(
+            view,
+            rule.name.clone(),
+            matches,
+            filters,
+            &rule.backend_refs,
+            &rule.timeouts,
+            rule.retry.as_ref(),
+            faults,
+        )
+    };
+    spec.rules.iter().enumerate().map(rule).collect()
+}
+
+/// A rule in the making: remembers the first reason why it cannot be served as written.
+struct Draft<'a> {
+    object: &'a Object,
+    path: String,
+    failed: Option<Arc<str>>,
+    faults: Vec<Diagnostic>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(object: &'a Object, path: String) -> Self {
+        Self { object, path, failed: None, faults: Vec::new() }
+    }
+
+    fn fail(&mut self, at: &str, reason: String) {
+        self.faults.push(faults::unsupported(self.object, &format!("{}.{at}", self.path), &reason));
+        self.failed.get_or_insert_with(|| reason.into());
+    }
+
+    fn without_effect(&mut self, field: &str) {
+        let path = format!("{}.{field}", self.path);
+        let reason = format!("{field} is not supported by this version and does nothing");
+        self.faults.push(faults::without_effect(self.object, &path, reason));
+    }
+
+    fn finish(
+        mut self,
+        view: View<'_>,
+        name: Option<Arc<str>>,
+        matches: Vec<HttpMatch>,
+        mut filters: Vec<Filter>,
+        refs: &[BackendRef],
+        timeouts: &RouteTimeouts,
+        retry: Option<&RouteRetry>,
+        faults: &mut Vec<Diagnostic>,
+    ) -> HttpRule {
+        let path = format!("{}.backendRefs", self.path);
+        let mut backends = backends(view, self.object, &path, refs, &mut self.faults);
+        if let Some(reason) = self.failed.take() {
+            filters = vec![Filter::Fail { status: 500, reason }];
+            backends.clear();
+        }
+        faults.append(&mut self.faults);
+        HttpRule {
+            name,
+            matches,
+            filters,
+            backends,
+            timeouts: Timeouts { request: timeouts.request, backend_request: timeouts.backend_request },
+            retry: retry.map(|r| Retry { codes: r.codes.clone(), attempts: r.attempts, backoff: r.backoff }),
+        }
+    }
+
+    /// A match whose conditions are all understood, or one that holds at least wherever the written one would: its rule
+    /// fails, and must fail for every request that was meant.
+    fn http_match(&mut self, index: usize, written: &HttpRouteMatch) -> HttpMatch {
+        let at = format!("matches[{index}]");
+        HttpMatch {
+            path: written.path.as_ref().and_then(|path| self.path_match(&at, path)),
+            method: written.method.clone(),
+            headers: self.values(&format!("{at}.headers"), &written.headers, true),
+            query: self.values(&format!("{at}.queryParams"), &written.query_params, false),
+        }
+    }
+
+    fn path_match(&mut self, at: &str, path: &PathRule) -> Option<PathMatch> {
+        match &path.match_type {
+            PathMatchType::Exact => Some(PathMatch::Exact(Arc::clone(&path.value))),
+            PathMatchType::PathPrefix => Some(PathMatch::Prefix(Arc::clone(&path.value))),
+            PathMatchType::RegularExpression => {
+                self.fail(
+                    &format!("{at}.path"),
+                    format!("path match by regular expression {:?} is not supported", path.value),
+                );
+                Some(PathMatch::Prefix(regex_prefix(&path.value).into()))
+            }
+            PathMatchType::Unknown(kind) => {
+                self.fail(&format!("{at}.path"), format!("path match of type {kind} is not supported"));
+                None
+            }
+        }
+    }
+
+    fn grpc_method(&mut self, index: usize, method: &GrpcMethodRule) -> Option<PathMatch> {
+        if method.match_type != ValueMatchType::Exact {
+            let kind = method.match_type.as_str();
+            self.fail(&format!("matches[{index}].method"), format!("method match of type {kind} is not supported"));
+            return None;
+        }
+        (method.service.is_some() || method.method.is_some())
+            .then(|| PathMatch::Grpc { service: method.service.clone(), method: method.method.clone() })
+    }
+
+    /// Conditions on named values. Of several for one name only the first counts (Gateway API).
+    fn values(&mut self, at: &str, rules: &[ValueRule], fold_case: bool) -> Vec<ValueMatch> {
+        let mut values: Vec<ValueMatch> = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            if rule.match_type != ValueMatchType::Exact {
+                let kind = rule.match_type.as_str();
+                self.fail(&format!("{at}[{index}]"), format!("match of {:?} by {kind} is not supported", rule.name));
+                continue;
+            }
+            let name = if fold_case { lower(&rule.name) } else { Arc::clone(&rule.name) };
+            if values.iter().all(|value| value.name != name) {
+                values.push(ValueMatch { name, value: Arc::clone(&rule.value) });
+            }
+        }
+        values
+    }
+
+    fn filters(&mut self, written: &[RouteFilter]) -> Vec<Filter> {
+        let mut filters = Vec::with_capacity(written.len());
+        for (index, filter) in written.iter().enumerate() {
+            let at = format!("filters[{index}]");
+            match filter {
+                RouteFilter::RequestHeaderModifier(change) => {
+                    filters.push(Filter::RequestHeaders(header_change(change)))
+                }
+                RouteFilter::ResponseHeaderModifier(change) => {
+                    filters.push(Filter::ResponseHeaders(header_change(change)))
+                }
+                RouteFilter::RequestRedirect(redirect) => filters.push(Filter::Redirect {
+                    scheme: redirect.scheme.clone(),
+                    host: redirect.hostname.clone(),
+                    port: redirect.port,
+                    path: redirect.path.as_ref().and_then(|path| self.path_change(&at, path)),
+                    status: redirect.status_code,
+                }),
+                RouteFilter::UrlRewrite(rewrite) => filters.push(Filter::Rewrite {
+                    host: rewrite.hostname.clone(),
+                    path: rewrite.path.as_ref().and_then(|path| self.path_change(&at, path)),
+                }),
+                RouteFilter::Unsupported(kind) => self.fail(&at, format!("filter {kind} is not supported")),
+            }
+        }
+        filters
+    }
+
+    fn path_change(&mut self, at: &str, path: &PathModifier) -> Option<PathChange> {
+        let (change, text) = match &path.modifier_type {
+            PathModifierType::ReplaceFullPath => {
+                (PathChange::Full as fn(Arc<str>) -> PathChange, &path.replace_full_path)
+            }
+            PathModifierType::ReplacePrefixMatch => (PathChange::Prefix as fn(_) -> _, &path.replace_prefix_match),
+            PathModifierType::Unknown(kind) => {
+                self.fail(&format!("{at}.path"), format!("path modifier {kind} is not supported"));
+                return None;
+            }
+        };
+        match text {
+            Some(text) => Some(change(Arc::clone(text))),
+            None => {
+                self.fail(&format!("{at}.path"), "the path modifier names no new path".to_owned());
+                None
+            }
+        }
+    }
+}
+
+fn header_change(change: &HeaderModifier) -> HeaderChange {
+    let values = |list: &[veer_resources::HeaderValue]| {
+        list.iter().map(|h| ValueMatch { name: lower(&h.name), value: Arc::clone(&h.value) }).collect()
+    };
+    HeaderChange {
+        set: values(&change.set),
+        add: values(&change.add),
+        remove: change.remove.iter().map(|name| lower(name)).collect(),
+    }
+}
+
+fn lower(name: &Arc<str>) -> Arc<str> {
+    if name.bytes().any(|b| b.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { Arc::clone(name) }
+}
+
+/// The longest path prefix that every path matched by a regular expression surely has, so that a rule that fails closed does
+/// not take down more than it must. Gateway API implementations match the whole path; `/` when in doubt.
+fn regex_prefix(regex: &str) -> &str {
+    let regex = regex.strip_prefix('^').unwrap_or(regex);
+    if !regex.starts_with('/') || regex.contains('|') {
+        return "/";
+    }
+    let special = |c: char| matches!(c, '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '\\' | '^' | '$');
+    let literal = match regex.find(special) {
+        None => regex,
+        // What a quantifier follows may be absent; what stands right before anything else may go on.
+        Some(end) if matches!(regex.as_bytes()[end], b'*' | b'+' | b'?' | b'{') => {
+            let cut = regex[..end].char_indices().next_back().map_or(0, |(at, _)| at);
+            &regex[..cut]
+        }
+        Some(end) => &regex[..end],
+    };
+    match literal.rfind('/') {
+        Some(slash) if slash > 0 => &literal[..slash],
+        _ => "/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regular_expression_fails_no_wider_than_it_must() {
+        for (regex, prefix) in [
+            ("/api/v[0-9]+/.*", "/api"),
+            ("^/api/users/[a-z]+$", "/api/users"),
+            ("/api/?x", "/"),
+            ("/api/x?", "/api"),
+            ("/a|/b/c", "/"),
+            (".*", "/"),
+            ("/(?i)admin", "/"),
+            ("/a/b", "/a"),
+            ("/a/{0}b", "/"),
+        ] {
+            assert_eq!(regex_prefix(regex), prefix, "{regex}");
+        }
+    }
+}

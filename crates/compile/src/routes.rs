@@ -1,0 +1,329 @@
+//! Route objects: what they attach to, and where their backends lead.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use veer_core::route::{Backend, HttpRoute, TcpRoute};
+use veer_core::{ObjectName, ServiceHost};
+use veer_resources::{
+    BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, TargetKind,
+};
+
+use crate::faults;
+use crate::http::{grpc_rules, http_rules};
+use crate::links::age;
+use crate::memo::{Key, Memo};
+use crate::shape::Port;
+use crate::view::View;
+
+/// Something that routes and policies attach to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Parent {
+    pub kind: TargetKind,
+    pub name: ObjectName,
+}
+
+/// One route object, translated.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Route {
+    parents: Vec<(Parent, Option<Vec<u16>>)>,
+    act: Option<Act>,
+    /// Ties are broken by age, then name.
+    age: (bool, Arc<str>, ObjectName),
+    at: Location,
+    pub faults: Vec<Diagnostic>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Act {
+    Http(Arc<HttpRoute>),
+    Tcp(Arc<TcpRoute>),
+}
+
+/// A route at one of its parents.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Attached {
+    /// `None`: all ports.
+    pub ports: Option<Vec<u16>>,
+    /// Consumer routes name the namespace of the callers that they are for.
+    pub act: Act,
+    pub at: Location,
+    age: (bool, Arc<str>, ObjectName),
+}
+
+/// Translates a route object.
+pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Route> {
+    let object = view.object(key.0, &key.1)?;
+    let mut faults = Vec::new();
+    let name = object.name();
+    let created = object.meta.creation_timestamp.clone();
+    let http = |kind, rules| {
+        let route = HttpRoute {
+            name: name.clone(),
+            kind,
+            created: created.clone(),
+            consumer_namespace: None,
+            owner: None,
+            parent_port: None,
+            rules,
+        };
+        Act::Http(Arc::new(route))
+    };
+    let (act, parents) = match &object.kind {
+        Kind::HttpRoute(spec) => {
+            let rules = http_rules(view, object, spec, &mut faults);
+            (http(veer_core::route::RouteKind::Http, rules), &spec.parent_refs)
+        }
+        Kind::GrpcRoute(spec) => {
+            let rules = grpc_rules(view, object, spec, &mut faults);
+            (http(veer_core::route::RouteKind::Grpc, rules), &spec.parent_refs)
+        }
+        Kind::TcpRoute(spec) => {
+            let refs = spec.rules.first().map_or(&[][..], |rule| &rule.backend_refs);
+            let backends = backends(view, object, "spec.rules[0].backendRefs", refs, &mut faults);
+            if spec.rules.len() > 1 {
+                faults.push(faults::without_effect(
+                    object,
+                    "spec.rules[1]",
+                    "a TCPRoute has one rule; the others do nothing",
+                ));
+            }
+            (Act::Tcp(Arc::new(TcpRoute { name, consumer_namespace: None, backends })), &spec.parent_refs)
+        }
+        _ => return None,
+    };
+    let parents: Vec<_> =
+        parents.iter().enumerate().filter_map(|(i, parent)| attach(view, object, i, parent, &mut faults)).collect();
+    // A route that attaches to nothing of ours is someone else's: its backends are not ours to judge.
+    if parents.is_empty() && faults.iter().all(|fault| fault.code != "V0350" && fault.code != "V0351") {
+        faults.retain(|fault| fault.code == "V0356");
+    }
+    Some(Route { parents, act: Some(act), age: age(object), at: object.at.clone(), faults })
+}
+
+/// Every route at every parent, the older first, then by name.
+pub(crate) fn attachments(routes: &Memo<(KindName, ObjectName), Option<Route>>) -> BTreeMap<Parent, Vec<Attached>> {
+    let mut all: BTreeMap<Parent, Vec<Attached>> = BTreeMap::new();
+    for route in routes.iter().filter_map(|(_, route)| route.as_ref().as_ref()) {
+        for (parent, ports) in &route.parents {
+            let Some(act) = route.act.clone() else { continue };
+            let consumer = (act.name().namespace != parent.name.namespace).then(|| Arc::clone(&act.name().namespace));
+            let act = if consumer.is_some() { act.for_callers_in(consumer) } else { act };
+            let attached = Attached { ports: ports.clone(), act, at: route.at.clone(), age: route.age.clone() };
+            all.entry(parent.clone()).or_default().push(attached);
+        }
+    }
+    for attached in all.values_mut() {
+        attached.sort_by(|a, b| a.age.cmp(&b.age));
+    }
+    all
+}
+
+impl Act {
+    pub fn name(&self) -> &ObjectName {
+        match self {
+            Act::Http(route) => &route.name,
+            Act::Tcp(route) => &route.name,
+        }
+    }
+
+    pub fn consumer(&self) -> Option<&Arc<str>> {
+        match self {
+            Act::Http(route) => route.consumer_namespace.as_ref(),
+            Act::Tcp(route) => route.consumer_namespace.as_ref(),
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Act::Http(route) if route.kind == veer_core::route::RouteKind::Grpc => "GRPCRoute",
+            Act::Http(_) => "HTTPRoute",
+            Act::Tcp(_) => "TCPRoute",
+        }
+    }
+
+    fn for_callers_in(&self, consumer_namespace: Option<Arc<str>>) -> Act {
+        match self {
+            Act::Http(route) => Act::Http(Arc::new(HttpRoute { consumer_namespace, ..(**route).clone() })),
+            Act::Tcp(route) => Act::Tcp(Arc::new(TcpRoute { consumer_namespace, ..(**route).clone() })),
+        }
+    }
+}
+
+fn attach(
+    view: View<'_>,
+    object: &Object,
+    index: usize,
+    parent: &ParentRef,
+    faults: &mut Vec<Diagnostic>,
+) -> Option<(Parent, Option<Vec<u16>>)> {
+    let Some(kind) = parent.target() else {
+        if matches!(&*parent.kind, "Service" | "ServiceImport") {
+            faults.push(faults::parent_group(object, index, &parent.kind, &parent.group));
+        }
+        return None;
+    };
+    let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
+    let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
+    let Some((_, ports)) = target(view, kind, &name) else {
+        faults.push(faults::parent_nowhere(object, index, format!("{} {name}", kind_name(kind))));
+        return None;
+    };
+    let chosen = if parent.port.is_none() && parent.section_name.is_none() {
+        None
+    } else {
+        let wanted = |port: &&Port| {
+            parent.port.is_none_or(|number| number == port.port)
+                && parent.section_name.as_ref().is_none_or(|section| Some(section) == port.name.as_ref())
+        };
+        let chosen: Vec<u16> = ports.iter().filter(wanted).map(|port| port.port).collect();
+        if chosen.is_empty() {
+            let which = match (&parent.port, &parent.section_name) {
+                (Some(port), _) => format!("{} {name} has no such port {port}", kind_name(kind)),
+                (None, section) => {
+                    format!("{} {name} has no port named {:?}", kind_name(kind), section.as_deref().unwrap_or(""))
+                }
+            };
+            faults.push(faults::parent_port(object, index, which));
+            return None;
+        }
+        Some(chosen)
+    };
+    // A route of requests acts where requests can be seen.
+    let visible =
+        |port: &&Port| chosen.as_ref().is_none_or(|c| c.contains(&port.port)) && acts_on(object.kind.name(), port);
+    if !ports.is_empty() && !ports.iter().any(|port| visible(&port)) {
+        let reason =
+            format!("none of these ports of {} {name} speaks what a {} acts on", kind_name(kind), object.kind.name());
+        faults.push(faults::parent_port(object, index, reason));
+        return None;
+    }
+    Some((Parent { kind, name }, chosen))
+}
+
+/// Whether a route of the kind can act on a port of this protocol.
+fn acts_on(kind: KindName, port: &Port) -> bool {
+    match kind {
+        KindName::TcpRoute => !port.protocol.is_http(),
+        _ => port.protocol != veer_core::AppProtocol::Tcp,
+    }
+}
+
+/// The host that a Service or ServiceImport by this name stands for, and its ports. Per-cluster names count as either kind.
+pub(crate) fn target(view: View<'_>, kind: TargetKind, name: &ObjectName) -> Option<(ServiceHost, Vec<Port>)> {
+    let shape = view.shape(name);
+    let own = match kind {
+        TargetKind::Service => shape
+            .and_then(|s| s.local.as_ref())
+            .and_then(|l| Some((ServiceHost::cluster_local(name).ok()?, l.ports.clone()))),
+        TargetKind::ServiceImport => shape
+            .and_then(|s| s.set.as_ref())
+            .and_then(|s| Some((ServiceHost::clusterset(name).ok()?, s.ports.clone()))),
+    };
+    own.or_else(|| {
+        let (base, peer) = view.alias(name)?;
+        let import = view.import(base, peer)?;
+        let port = |p: &veer_core::offer::OfferPort| Port { port: p.port, name: p.name.clone(), protocol: p.protocol };
+        Some((ServiceHost::cluster_local(name).ok()?, import.ports.iter().map(port).collect()))
+    })
+}
+
+/// Where backends lead; what is wrong with one is said at its place and makes it `invalid`.
+pub(crate) fn backends(
+    view: View<'_>,
+    route: &Object,
+    path: &str,
+    refs: &[BackendRef],
+    faults: &mut Vec<Diagnostic>,
+) -> Vec<Backend> {
+    let mut backends = Vec::with_capacity(refs.len());
+    for (index, reference) in refs.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let backend = backend(view, route, reference);
+        if let Some(reason) = &backend.invalid {
+            faults.push(faults::backend(route, &path, reason));
+        }
+        backends.push(backend);
+    }
+    backends
+}
+
+fn backend(view: View<'_>, route: &Object, reference: &BackendRef) -> Backend {
+    let namespace = reference.namespace.as_ref().unwrap_or(&route.meta.namespace);
+    let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&reference.name) };
+    let outcome = resolve(view, route, reference, &name);
+    let (host, port, invalid) = match outcome {
+        Ok((host, port)) => (host, port, None),
+        Err(reason) => {
+            let host = match reference.target() {
+                Some(TargetKind::ServiceImport) => ServiceHost::clusterset(&name),
+                _ => ServiceHost::cluster_local(&name),
+            };
+            (host.unwrap_or_else(|_| nowhere()), reference.port.unwrap_or(0), Some(Arc::from(reason)))
+        }
+    };
+    Backend { host, port, weight: reference.weight, invalid }
+}
+
+fn resolve(
+    view: View<'_>,
+    route: &Object,
+    reference: &BackendRef,
+    name: &ObjectName,
+) -> Result<(ServiceHost, u16), String> {
+    let kind = reference
+        .target()
+        .ok_or_else(|| format!("there is no kind {} in the group {:?} to lead to", reference.kind, reference.group))?;
+    if name.namespace != route.meta.namespace && !granted(view, route, kind, name) {
+        let from = format!("{} of namespace {}", route.kind.name(), route.meta.namespace);
+        return Err(format!(
+            "no ReferenceGrant in namespace {} lets a {from} lead to {} {name}",
+            name.namespace,
+            kind_name(kind)
+        ));
+    }
+    let (host, ports) = target(view, kind, name).ok_or_else(|| format!("{} {name} does not exist", kind_name(kind)))?;
+    if !reference.filters.is_empty() {
+        return Err("filters of a single backend are not supported".into());
+    }
+    let port = match (reference.port, &ports[..]) {
+        (Some(port), _) => port,
+        (None, [only]) if kind == TargetKind::ServiceImport => only.port,
+        (None, _) => return Err(format!("the reference to {} {name} names no port", kind_name(kind))),
+    };
+    if !ports.iter().any(|p| p.port == port) {
+        return Err(format!("{} {name} has no port {port}", kind_name(kind)));
+    }
+    Ok((host, port))
+}
+
+fn granted(view: View<'_>, route: &Object, kind: TargetKind, to: &ObjectName) -> bool {
+    let group = if kind == TargetKind::ServiceImport { MCS_GROUP } else { "" };
+    view.listed(Key::Grants(Arc::clone(&to.namespace))).any(|grant| {
+        let Kind::ReferenceGrant(spec) = &grant.kind else { return false };
+        let from = spec.from.iter().any(|from| {
+            &*from.group == GATEWAY_GROUP
+                && &*from.kind == route.kind.name().as_str()
+                && from.namespace == route.meta.namespace
+        });
+        let to = spec.to.iter().any(|grant| {
+            &*grant.group == group
+                && &*grant.kind == kind_name(kind)
+                && grant.name.as_ref().is_none_or(|name| *name == to.name)
+        });
+        from && to
+    })
+}
+
+pub(crate) fn kind_name(kind: TargetKind) -> &'static str {
+    match kind {
+        TargetKind::Service => "Service",
+        TargetKind::ServiceImport => "ServiceImport",
+    }
+}
+
+/// Stands in for a name that no service can have; RFC 6761 reserves `invalid`.
+fn nowhere() -> ServiceHost {
+    ServiceHost::new("nowhere.invalid").unwrap_or_else(|_| unreachable!("a valid host"))
+}

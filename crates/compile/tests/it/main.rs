@@ -1,0 +1,8 @@
+//! What manifests mean, told as tables of manifests and meanings.
+
+mod consent;
+mod endpoints;
+mod incremental;
+mod policies;
+mod routes;
+mod support;

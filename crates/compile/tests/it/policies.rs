@@ -1,0 +1,86 @@
+//! Policies: whom they are for.
+
+use veer_core::inbound::MtlsMode;
+
+use crate::support::*;
+
+fn traffic(name: &str, kind: &str, target: &str, failures: u32) -> String {
+    format!(
+        "apiVersion: veer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  targetRef: {{kind: {kind}, name: {target}}}\n  outlier: {{consecutiveFailures: {failures}}}"
+    )
+}
+
+#[test]
+fn a_policy_is_for_its_target_and_the_first_of_two_wins() {
+    let text = documents(&[
+        &service("shop/cart"),
+        &link("east", 2, ""),
+        &export("shop/cart", "*"),
+        &traffic("b", "Service", "cart", 2),
+        &traffic("a", "Service", "cart", 1),
+        &traffic("c", "Service", "none", 3),
+    ]);
+    let meaning = mean(&text, &[]);
+    let failures = |host: &str| meaning.endpoints[host].policy.outlier.consecutive_failures;
+    assert_eq!(failures("cart.shop.svc.cluster.local"), 1);
+    assert_eq!(failures("cart.shop.svc.clusterset.local"), 1, "without a policy of its own, the Service's");
+    assert_eq!(codes(&meaning.faults), ["V0361", "V0360"]);
+    let meaning = mean(&documents(&[&text, &traffic("i", "ServiceImport", "cart", 9)]), &[]);
+    assert_eq!(meaning.endpoints["cart.shop.svc.clusterset.local"].policy.outlier.consecutive_failures, 9);
+}
+
+#[test]
+fn authorization_is_by_namespace_and_labels() {
+    let policy = |name: &str, selector: &str| {
+        format!(
+            "apiVersion: veer.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n{selector}  action: ALLOW\n  rules: [{{from: [{{namespaces: [shop]}}]}}]"
+        )
+    };
+    let text = documents(&[
+        &workload("shop/cart-1", "cart", 11),
+        &workload("shop/web-1", "web", 12),
+        &workload("bank/cart-1", "cart", 13),
+        &policy("all", ""),
+        &policy("cart", "  selector: {matchLabels: {app: cart}}\n"),
+        &policy("lost", "  selector: {matchLabels: {app: none}}\n"),
+    ]);
+    let meaning = mean(&text, &[]);
+    let names = |workload: &str| {
+        meaning.inbound[&object(workload)]
+            .authorization
+            .iter()
+            .map(|p| p.name.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(names("shop/cart-1"), "shop/all shop/cart");
+    assert_eq!(names("shop/web-1"), "shop/all");
+    assert_eq!(names("bank/cart-1"), "");
+    assert_eq!(codes(&meaning.faults), ["V0362"]);
+}
+
+#[test]
+fn a_workloads_word_on_mtls_is_over_its_namespaces() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {veer.dev/mtls: strict}}";
+    let own = workload("shop/b", "b", 12).replace("labels:", "annotations: {veer.dev/mtls: permissive}, labels:");
+    let meaning = mean(&documents(&[namespace, &workload("shop/a", "a", 11), &own, &workload("bank/c", "c", 13)]), &[]);
+    let mode = |name: &str| meaning.inbound[&object(name)].mtls;
+    assert_eq!(mode("shop/a"), MtlsMode::Strict);
+    assert_eq!(mode("shop/b"), MtlsMode::Permissive);
+    assert_eq!(mode("bank/c"), MtlsMode::Permissive);
+}
+
+#[test]
+fn workloads_do_not_take_each_others_place() {
+    let text = documents(&[
+        &service("shop/cart"),
+        &workload("shop/cart-1", "cart", 11),
+        &workload("shop/cart-2", "cart", 11),
+        &workload("veer-system/spy", "spy", 12),
+        &workload("shop/cart-1", "cart", 14),
+    ]);
+    let meaning = mean(&text, &[]);
+    assert_eq!(serving(&meaning, "cart.shop.svc.cluster.local"), "west: cart-1");
+    assert_eq!(meaning.inbound.len(), 1);
+    assert_eq!(codes(&meaning.faults), ["V0371", "V0370", "V0301"]);
+}
