@@ -1,0 +1,7 @@
+//! Handshakes over in-memory streams: who is believed, who is not, and what each side is told.
+
+mod support;
+
+mod handshakes;
+mod lifecycle;
+mod rogue;
