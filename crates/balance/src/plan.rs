@@ -11,7 +11,7 @@ use veer_core::policy::TrafficPolicy;
 
 use crate::clock::{Micros, micros, seconds};
 use crate::cluster::{ClusterHealth, Standing};
-use crate::share::{Strength, next_local_share, split};
+use crate::share::{Strength, next_demand, next_local_share, split};
 use crate::target::Target;
 
 /// Time between plans while nothing happens.
@@ -70,6 +70,7 @@ pub(crate) struct LanePlan {
 pub(crate) struct Planner {
     pub(crate) set: Arc<Set>,
     pub(crate) local_share: f64,
+    demand: Option<f64>,
     planned_at: Micros,
     expired: BTreeSet<ClusterName>,
     strengths: Vec<Strength>,
@@ -82,6 +83,7 @@ impl Planner {
         Self {
             set,
             local_share: 0.0,
+            demand: None,
             planned_at: 0,
             expired: BTreeSet::new(),
             strengths: Vec::new(),
@@ -202,7 +204,8 @@ impl Planner {
             let dt = seconds(now.saturating_sub(self.planned_at)).min(1.0);
             let utilisation = own.and_then(|own| own.utilisation);
             let ramp = policy.slow_start.as_secs_f64();
-            next_local_share(self.local_share, dt, health, utilisation, ramp, &policy.locality)
+            self.demand = next_demand(self.demand, dt, utilisation, self.local_share);
+            next_local_share(self.local_share, dt, health, self.demand, ramp, &policy.locality)
         };
     }
 }

@@ -6,8 +6,10 @@ use veer_core::policy::LocalityPolicy;
 const DEAD_BAND: f64 = 0.05;
 /// Load-driven moves per second.
 const STEP: f64 = 0.1;
-/// A share below is taken for this one when it is to grow by a factor, or it never would.
+/// A share below is taken for this one when demand is reckoned from it.
 const SEED: f64 = 0.05;
+/// Demand is smoothed over this many seconds.
+const DEMAND_TIME: f64 = 2.0;
 
 /// What a cluster could bear.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -50,37 +52,44 @@ impl Strength {
     }
 }
 
+/// Utilisation that the own cluster would have if all load were at home, smoothed. Reckoned from what it has at its present share:
+/// unlike utilisation itself it stays the same while the share moves, so that smoothing it makes no overshoot.
+pub(crate) fn next_demand(known: Option<f64>, dt: f64, utilisation: Option<f64>, share: f64) -> Option<f64> {
+    let now = utilisation? / share.max(SEED);
+    Some(known.map_or(now, |known| known + (now - known) * (1.0 - (-dt / DEMAND_TIME).exp())))
+}
+
 /// The own cluster's share after `dt` seconds: lost health takes effect at once, returned health within `ramp` seconds; load moves
 /// it in bounded steps outside a dead band.
 pub(crate) fn next_local_share(
     current: f64,
     dt: f64,
     health: f64,
-    utilisation: Option<f64>,
+    demand: Option<f64>,
     ramp: f64,
     policy: &LocalityPolicy,
 ) -> f64 {
-    if health <= current && utilisation.is_none() {
+    if health <= current && demand.is_none() {
         return health;
     }
     let current = current.min(health);
-    let wanted = match utilisation {
-        Some(used) => (current.max(SEED) * policy.target_utilisation / used.max(0.01)).min(health),
+    let wanted = match demand {
+        Some(demand) => policy.target_utilisation / demand.max(0.01),
         None => health,
     };
-    if wanted < current {
-        return if current - wanted > DEAD_BAND { current - (current - wanted).min(STEP * dt) } else { current };
-    }
-    // Home again in full: no dead band, or the last of it would stay away for ever.
-    if wanted - current <= DEAD_BAND && wanted < health {
+    // What load could come home is not cut to what health allows before it is compared, or the last of it would stay away for ever.
+    if demand.is_some() && (wanted - current).abs() <= DEAD_BAND {
         return current;
     }
-    let growth = match utilisation {
+    if wanted < current {
+        return (current - STEP * dt).max(wanted);
+    }
+    let growth = match demand {
         Some(_) => STEP * dt,
         None if ramp > 0.0 => policy.overprovisioning.max(1.0) * dt / ramp,
         None => 1.0,
     };
-    (current + growth).min(wanted)
+    (current + growth).min(wanted).min(health)
 }
 
 /// Share of each cluster; they sum to 1, or to 0 when none serves. Expired clusters have a share only when no other serves.
