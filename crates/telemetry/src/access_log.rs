@@ -167,11 +167,8 @@ struct Sender {
     successes: AtomicU64,
 }
 
-#[derive(Debug)]
-enum Message {
-    Entry(AccessEntry),
-    Stop,
-}
+/// `None` ends the writer.
+type Message = Option<AccessEntry>;
 
 impl AccessLog {
     /// Logs nothing.
@@ -227,7 +224,7 @@ impl AccessLog {
         if !entry.is_failure() && !sender.sampled() {
             return;
         }
-        if sender.entries.try_send(Message::Entry(entry)).is_err() {
+        if sender.entries.try_send(Some(entry)).is_err() {
             sender.dropped.inc();
         }
     }
@@ -254,7 +251,7 @@ impl Drop for AccessLogGuard {
     fn drop(&mut self) {
         let Some((entries, thread)) = self.stop.take() else { return };
         // The queue may be full while the writer is at work; it gets through it unless its target hangs.
-        let mut stop = Message::Stop;
+        let mut stop = None;
         for _ in 0..STOP_TRIES {
             match entries.try_send(stop) {
                 Ok(()) => {
@@ -281,14 +278,14 @@ fn write_all(mut entries: mpsc::Receiver<Message>, writer: Box<dyn Write + Send>
         let mut batch = 0;
         loop {
             match next.take() {
-                Some(Message::Entry(entry)) => {
+                Some(Some(entry)) => {
                     batch += 1;
                     let written = serde_json::to_writer(&mut writer, &entry).is_ok() && writer.write_all(b"\n").is_ok();
                     if !written {
                         lost.inc();
                     }
                 }
-                Some(Message::Stop) => {
+                Some(None) => {
                     let _ = writer.flush();
                     return;
                 }
