@@ -15,15 +15,14 @@ use crate::config::ClientTls;
 use crate::error::VerifyError;
 use crate::leaf::Leaf;
 
-/// The other side of a finished handshake. Made by nothing else.
+/// The other side of a finished handshake. Made by nothing else: no other crate can write one down.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifiedPeer {
     /// Who it is.
     pub id: SpiffeId,
     /// When its certificate ends; the connection should not live longer.
     pub not_after: SystemTime,
-    /// Keeps the struct from being written down elsewhere.
-    _sealed: (),
 }
 
 impl VerifiedPeer {
@@ -40,7 +39,7 @@ impl VerifiedPeer {
             return Ok(None);
         };
         let leaf = Leaf::read(leaf).map_err(HandshakeError::Peer)?;
-        Ok(Some(Self { id: leaf.id, not_after: leaf.not_after, _sealed: () }))
+        Ok(Some(Self { id: leaf.id, not_after: leaf.not_after }))
     }
 }
 
