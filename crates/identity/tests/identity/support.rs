@@ -191,7 +191,7 @@ impl Forged {
             veer_identity::connect(near, client.client_config(ALPN), &sni, expected),
             tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(far),
         );
-        client.err().expect("a forged chain must be refused")
+        client.map(|(_, peer)| peer).expect_err("a forged chain must be refused")
     }
 
     /// What an honest server says to a client with this chain.
