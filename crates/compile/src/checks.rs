@@ -40,11 +40,9 @@ pub(crate) fn check(view: View<'_>, key: &ObjectKey) -> Vec<Diagnostic> {
 }
 
 fn slice(view: View<'_>, object: &Object) -> Option<Diagnostic> {
-    let Some(service) = object.meta.labels.get(SERVICE_NAME_LABEL) else {
-        return Some(faults::slice_nowhere(object, None));
-    };
+    let service = object.meta.labels.get(SERVICE_NAME_LABEL)?;
     let name = ObjectName { namespace: object.meta.namespace.clone(), name: service.clone() };
-    view.service(&name).is_none().then(|| faults::slice_nowhere(object, Some(service)))
+    view.service(&name).is_none().then(|| faults::slice_nowhere(object, &name))
 }
 
 fn traffic_policy(view: View<'_>, object: &Object, parent: Parent) -> Option<Diagnostic> {

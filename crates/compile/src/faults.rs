@@ -1,4 +1,5 @@
-//! What compile finds wrong. Codes `V03…` are compile's; each is made in one place, here, so that the list is the whole list.
+//! What compile finds wrong in objects together: what is wrong with one object alone was said when it was read. Codes `V03…`
+//! are compile's; each is made in one place, here, so that the list is the whole list.
 
 use std::fmt::Display;
 
@@ -18,15 +19,6 @@ pub(crate) fn twice(kept: &Object, lost: &Object) -> Diagnostic {
     )
 }
 
-/// A service of a type that the mesh does not carry.
-pub(crate) fn external_name(service: &Object) -> Diagnostic {
-    let reason = format!(
-        "Service {} is of type ExternalName: another name for something outside, which the mesh does not carry",
-        service.name()
-    );
-    service.warning("V0310", "spec.type", reason, "call the external name itself, or give the service workloads")
-}
-
 /// A service that has no port the mesh could carry.
 pub(crate) fn no_ports(service: &Object) -> Diagnostic {
     service.warning(
@@ -34,17 +26,6 @@ pub(crate) fn no_ports(service: &Object) -> Diagnostic {
         "spec.ports",
         format!("Service {} has no TCP port, so that nobody can call it through the mesh", service.name()),
         "list its ports",
-    )
-}
-
-/// A port of a transport that the mesh does not carry.
-pub(crate) fn transport(service: &Object, index: usize, port: u16) -> Diagnostic {
-    let reason = format!("port {port} of Service {} is not TCP; the mesh carries TCP only", service.name());
-    service.warning(
-        "V0312",
-        &format!("spec.ports[{index}].protocol"),
-        reason,
-        "nothing, when this port is not meant for the mesh",
     )
 }
 
@@ -63,6 +44,15 @@ pub(crate) fn target_port(service: &Object, index: usize, name: &str, workload: 
         reason,
         "name the port in the Workload, or write a number",
     )
+}
+
+/// A service that nobody serves.
+pub(crate) fn nobody_serves(service: &Object) -> Diagnostic {
+    let reason = format!(
+        "nobody serves Service {}: its selector selects no Workload and it has no EndpointSlice",
+        service.name()
+    );
+    service.warning("V0315", "spec.selector", reason, "write labels that Workloads of its namespace have")
 }
 
 /// An export of something that is not there.
@@ -162,18 +152,6 @@ pub(crate) fn route_loses(at: &veer_resources::Location, reason: String) -> Diag
     Diagnostic::warning("V0354", at, reason, "attach routes of one kind to a port")
 }
 
-/// Something that is written and does nothing.
-pub(crate) fn without_effect(object: &Object, path: &str, reason: impl Into<String>) -> Diagnostic {
-    object.warning("V0355", path, reason, "take it out")
-}
-
-/// A parent whose kind and group do not belong together.
-pub(crate) fn parent_group(route: &Object, index: usize, kind: &str, group: &str) -> Diagnostic {
-    let right = if kind == "ServiceImport" { "group: multicluster.x-k8s.io" } else { "group: \"\"" };
-    let reason = format!("there is no kind {kind} in the group {group:?}, so that the route acts on nothing here");
-    route.error("V0356", &format!("spec.parentRefs[{index}]"), reason, format!("write {right}"))
-}
-
 /// A policy for something that does not exist.
 pub(crate) fn policy_target(policy: &Object, what: impl Display) -> Diagnostic {
     policy.error(
@@ -218,18 +196,9 @@ pub(crate) fn workload_address(workload: &Object, by: &Object) -> Diagnostic {
     workload.error("V0371", "spec.address", reason, "give each workload an address of its own")
 }
 
-/// A slice that belongs to no service.
-pub(crate) fn slice_nowhere(slice: &Object, service: Option<&str>) -> Diagnostic {
-    let reason = match service {
-        Some(service) => {
-            format!("the slice belongs to Service {}/{service}, which does not exist", slice.meta.namespace)
-        }
-        None => "the slice belongs to no Service".to_owned(),
-    };
-    slice.warning(
-        "V0380",
-        "metadata.labels[\"kubernetes.io/service-name\"]",
-        reason,
-        "label it kubernetes.io/service-name with the name of a Service of its namespace",
-    )
+/// A slice of a service that is not there.
+pub(crate) fn slice_nowhere(slice: &Object, service: &ObjectName) -> Diagnostic {
+    let reason = format!("the slice belongs to Service {service}, which does not exist");
+    let mend = "name a Service of its namespace in the label kubernetes.io/service-name";
+    slice.warning("V0380", "metadata.labels[\"kubernetes.io/service-name\"]", reason, mend)
 }

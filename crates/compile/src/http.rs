@@ -24,9 +24,6 @@ pub(crate) fn http_rules(
         let mut draft = Draft::new(object, format!("spec.rules[{index}]"));
         let matches = rule.matches.iter().enumerate().map(|(i, m)| draft.http_match(i, m)).collect();
         let filters = draft.filters(&rule.filters);
-        if rule.session_persistence.is_some() {
-            draft.without_effect("sessionPersistence");
-        }
         draft.finish(
             view,
             rule.name.clone(),
@@ -57,9 +54,6 @@ pub(crate) fn grpc_rules(
         });
         let matches = matches.collect();
         let filters = draft.filters(&rule.filters);
-        if rule.session_persistence.is_some() {
-            draft.without_effect("sessionPersistence");
-        }
         draft.finish(
             view,
             rule.name.clone(),
@@ -90,12 +84,6 @@ impl<'a> Draft<'a> {
     fn fail(&mut self, at: &str, reason: String) {
         self.faults.push(faults::unsupported(self.object, &format!("{}.{at}", self.path), &reason));
         self.failed.get_or_insert_with(|| reason.into());
-    }
-
-    fn without_effect(&mut self, field: &str) {
-        let path = format!("{}.{field}", self.path);
-        let reason = format!("{field} is not supported by this version and does nothing");
-        self.faults.push(faults::without_effect(self.object, &path, reason));
     }
 
     fn finish(

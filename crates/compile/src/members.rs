@@ -22,7 +22,12 @@ pub(crate) fn members(
     faults: &mut Vec<Diagnostic>,
 ) -> Vec<Endpoint> {
     let mut found: BTreeMap<IpAddr, Endpoint> = BTreeMap::new();
-    for (workload, its) in view.selected(&object.meta.namespace, &spec.selector) {
+    let selected = view.selected(&object.meta.namespace, &spec.selector);
+    let slices: Vec<&Object> = view.listed(Key::SlicesOf(object.name())).collect();
+    if selected.is_empty() && slices.is_empty() && !object.meta.is_clusterset_scoped() {
+        faults.push(faults::nobody_serves(object));
+    }
+    for (workload, its) in selected {
         if its.is_up() {
             let mut endpoint = meshed(view, workload, its);
             endpoint.ports = ports(object, spec, workload, its, faults);
@@ -30,7 +35,7 @@ pub(crate) fn members(
             found.insert(its.address, endpoint);
         }
     }
-    for slice_object in view.listed(Key::SlicesOf(object.name())) {
+    for slice_object in slices {
         let Kind::EndpointSlice(slice) = &slice_object.kind else { continue };
         if matches!(slice.address_type, AddressType::Fqdn | AddressType::Unknown(_)) {
             continue;

@@ -82,13 +82,6 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
         Kind::TcpRoute(spec) => {
             let refs = spec.rules.first().map_or(&[][..], |rule| &rule.backend_refs);
             let backends = backends(view, object, "spec.rules[0].backendRefs", refs, &mut faults);
-            if spec.rules.len() > 1 {
-                faults.push(faults::without_effect(
-                    object,
-                    "spec.rules[1]",
-                    "a TCPRoute has one rule; the others do nothing",
-                ));
-            }
             (Act::Tcp(Arc::new(TcpRoute { name, consumer_namespace: None, backends })), &spec.parent_refs)
         }
         _ => return None,
@@ -97,7 +90,7 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
         parents.iter().enumerate().filter_map(|(i, parent)| attach(view, object, i, parent, &mut faults)).collect();
     // A route that attaches to nothing of ours is someone else's: its backends are not ours to judge.
     if parents.is_empty() && faults.iter().all(|fault| fault.code != "V0350" && fault.code != "V0351") {
-        faults.retain(|fault| fault.code == "V0356");
+        faults.clear();
     }
     Some(Route { parents, act: Some(act), age: age(object), at: object.at.clone(), faults })
 }
@@ -158,12 +151,7 @@ fn attach(
     parent: &ParentRef,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<(Parent, Option<Vec<u16>>)> {
-    let Some(kind) = parent.target() else {
-        if matches!(&*parent.kind, "Service" | "ServiceImport") {
-            faults.push(faults::parent_group(object, index, &parent.kind, &parent.group));
-        }
-        return None;
-    };
+    let kind = parent.target()?;
     let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
     let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
     let Some((_, ports)) = target(view, kind, &name) else {
@@ -241,7 +229,8 @@ pub(crate) fn backends(
     for (index, reference) in refs.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let backend = backend(view, route, reference);
-        if let Some(reason) = &backend.invalid {
+        // A kind that cannot be a backend was told when the object was read.
+        if let (Some(reason), Some(_)) = (&backend.invalid, reference.target()) {
             faults.push(faults::backend(route, &path, reason));
         }
         backends.push(backend);

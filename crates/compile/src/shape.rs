@@ -82,18 +82,12 @@ pub(crate) fn shape(view: View<'_>, name: &ObjectName) -> Shape {
 
 fn local(view: View<'_>, object: &Object, spec: &ServiceSpec, faults: &mut Vec<Diagnostic>) -> Option<Local> {
     if spec.service_type == ServiceType::ExternalName {
-        faults.push(faults::external_name(object));
         return None;
     }
     ServiceHost::cluster_local(&object.name()).ok()?;
-    let mut ports = Vec::new();
-    for (index, port) in spec.ports.iter().enumerate() {
-        if port.protocol == Transport::Tcp {
-            ports.push(Port { port: port.port, name: port.name.clone(), protocol: port.app() });
-        } else {
-            faults.push(faults::transport(object, index, port.port));
-        }
-    }
+    let tcp = spec.ports.iter().filter(|port| port.protocol == Transport::Tcp);
+    let mut ports: Vec<Port> =
+        tcp.map(|port| Port { port: port.port, name: port.name.clone(), protocol: port.app() }).collect();
     if ports.is_empty() {
         faults.push(faults::no_ports(object));
         return None;

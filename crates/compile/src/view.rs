@@ -87,9 +87,10 @@ impl<'a> View<'a> {
         !is_system(object) && self.owner_of(spec.address).is_none_or(|owner| owner.name() == object.name())
     }
 
-    /// Among workloads that claim one address, the one that has it.
+    /// Among workloads that claim one address, the one that has it: one that is up, the older, the first by name.
     pub fn owner_of(&self, address: IpAddr) -> Option<&'a Object> {
-        self.listed(Key::WorkloadsAt(address)).min_by_key(|object| age(object))
+        let is_down = |object: &Object| workload(object).is_some_and(|(_, spec)| !spec.is_up());
+        self.listed(Key::WorkloadsAt(address)).min_by_key(|object| (is_down(object), age(object)))
     }
 
     pub fn peer(&self, name: &ClusterName) -> Option<&'a Arc<Peer>> {

@@ -162,7 +162,7 @@ proptest! {
     fn compiling_what_changed_is_compiling_everything(edits in edits()) {
         // Each slot is a file of its own, so that an edit moves nothing else.
         let texts: Vec<Vec<Vec<Object>>> = slots().iter().enumerate().map(|(slot, texts)| {
-            texts.iter().map(|text| veer_resources::parse(&format!("{slot}.yaml"), text).0).collect()
+            texts.iter().map(|text| veer_resources::parse(&format!("{slot}.yaml"), text).0).inspect(|objects: &Vec<Object>| assert_eq!(objects.len(), 1)).collect()
         }).collect();
         let mut filled: Vec<Option<usize>> = vec![Some(0); texts.len()];
         let mut peers = vec![offered("east", 2, 1), offered("edge", 3, 0)];

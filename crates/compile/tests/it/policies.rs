@@ -76,11 +76,10 @@ fn workloads_do_not_take_each_others_place() {
         &service("shop/cart"),
         &workload("shop/cart-1", "cart", 11),
         &workload("shop/cart-2", "cart", 11),
-        &workload("veer-system/spy", "spy", 12),
         &workload("shop/cart-1", "cart", 14),
     ]);
     let meaning = mean(&text, &[]);
     assert_eq!(serving(&meaning, "cart.shop.svc.cluster.local"), "west: cart-1");
     assert_eq!(meaning.inbound.len(), 1);
-    assert_eq!(codes(&meaning.faults), ["V0371", "V0370", "V0301"]);
+    assert_eq!(codes(&meaning.faults), ["V0371", "V0301"]);
 }
