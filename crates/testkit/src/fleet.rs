@@ -1,0 +1,457 @@
+//! A fleet folder, the process that runs it, and questions to it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+
+use crate::netns::Namespace;
+use crate::wait::eventually;
+
+/// How long a fleet may take to come up, also where several run on two cores.
+const START: Duration = Duration::from_secs(60);
+
+/// A fleet to be.
+pub struct FleetSpec {
+    binary: PathBuf,
+    folder: TempDir,
+    clusters: Vec<Cluster>,
+    peering: String,
+    extra: String,
+}
+
+/// A cluster and its network.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Name.
+    pub name: String,
+    /// First three parts of its addresses: `127.11.0`, or `10.0.0` in a namespace.
+    pub network: String,
+    /// Addresses of its gateways.
+    pub gateways: Vec<String>,
+    /// Where it runs, when not in the namespace of the test.
+    pub namespace: Option<Namespace>,
+}
+
+impl FleetSpec {
+    /// An empty fleet for this `veer`.
+    ///
+    /// # Errors
+    /// When there is no temporary folder.
+    pub fn new(binary: impl Into<PathBuf>) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("veer-fleet-").tempdir()?;
+        Ok(Self { binary: binary.into(), folder, clusters: Vec::new(), peering: String::new(), extra: String::new() })
+    }
+
+    /// Fields that every cluster of the fleet file gets, such as `lease: 2s`, one a line.
+    #[must_use]
+    pub fn with(mut self, fields: &str) -> Self {
+        for line in fields.lines() {
+            let _ = writeln!(self.extra, "      {line}");
+        }
+        self
+    }
+
+    /// Adds a cluster on loopback; `number` keeps the fleets of different tests apart.
+    #[must_use]
+    pub fn cluster(self, name: &str, number: u8, gateways: u8) -> Self {
+        let network = format!("127.{number}.0");
+        let gateways = (2..2 + gateways).map(|n| format!("{network}.{n}")).collect();
+        self.add(Cluster { name: name.to_owned(), network, gateways, namespace: None })
+    }
+
+    /// Adds a cluster in a namespace; all of them use the same private addresses, 10.0.0.0/24.
+    ///
+    /// # Errors
+    /// When addresses cannot be added.
+    pub fn cluster_in(self, name: &str, namespace: Namespace, gateways: &[&str]) -> anyhow::Result<Self> {
+        for last in 1..100 {
+            namespace.add_private(&format!("10.0.0.{last}"))?;
+        }
+        let gateways = gateways.iter().map(|gateway| (*gateway).to_owned()).collect();
+        let network = "10.0.0".to_owned();
+        Ok(self.add(Cluster { name: name.to_owned(), network, gateways, namespace: Some(namespace) }))
+    }
+
+    fn add(mut self, cluster: Cluster) -> Self {
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n";
+        self.clusters.push(cluster);
+        let name = self.clusters[self.clusters.len() - 1].name.clone();
+        self.manifest(&format!("{name}/namespace.yaml"), namespace)
+    }
+
+    /// Peers two clusters, each providing everything.
+    #[must_use]
+    pub fn peer(mut self, a: &str, b: &str) -> Self {
+        let _ = writeln!(self.peering, "    - {{ between: [{a}, {b}] }}");
+        self
+    }
+
+    /// Adds a manifest.
+    ///
+    /// # Panics
+    /// When the temporary folder cannot be written to.
+    #[must_use]
+    pub fn manifest(self, file: &str, text: &str) -> Self {
+        let path = self.folder.path().join(file);
+        path.parent().map(std::fs::create_dir_all).transpose().expect("folder");
+        std::fs::write(path, text).expect("manifest");
+        self
+    }
+
+    /// Adds a service of the example shop with `copies` workloads (`name-1`…) from address `first` on, exported to all.
+    #[must_use]
+    pub fn service(mut self, cluster: &str, service: &str, copies: u8, first: u8) -> Self {
+        let network = self.clusters.iter().find(|c| c.name == cluster).expect("a cluster of the fleet").network.clone();
+        self = self.manifest(&format!("{cluster}/{service}.yaml"), &service_yaml(service));
+        for n in 1..=copies {
+            let file = format!("{cluster}/{service}-{n}.yaml");
+            self = self.manifest(&file, &workload_yaml(service, n, &format!("{network}.{}", first + n - 1)));
+        }
+        self
+    }
+
+    /// Adds a proxy without an application, `visitor`, at address 10 of the cluster's network.
+    #[must_use]
+    pub fn visitor(self, cluster: &str) -> Self {
+        let network = self.clusters.iter().find(|c| c.name == cluster).expect("a cluster of the fleet").network.clone();
+        let text = format!(
+            "apiVersion: veer.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: visitor, namespace: shop }}\n\
+             spec: {{ address: {network}.10, serviceAccount: visitor }}\n"
+        );
+        self.manifest(&format!("{cluster}/visitor.yaml"), &text)
+    }
+
+    /// Writes `fleet.yaml`, starts `veer run`, and waits until every proxy and gateway is ready.
+    ///
+    /// # Errors
+    /// When the fleet does not come up.
+    pub async fn start(self) -> anyhow::Result<Fleet> {
+        let mut text =
+            "apiVersion: veer.dev/v1alpha1\nkind: Fleet\nmetadata: { name: test }\nspec:\n  clusters:\n".to_owned();
+        for cluster in &self.clusters {
+            let Cluster { name, network, gateways, namespace } = cluster;
+            let gateways: Vec<String> = gateways
+                .iter()
+                .enumerate()
+                .map(|(n, a)| format!("{{ name: gateway-{}, address: {a} }}", n + 1))
+                .collect();
+            let namespace =
+                namespace.as_ref().map_or_else(String::new, |n| format!("      networkNamespace: {}\n", n.name()));
+            write!(
+                text,
+                "    - name: {name}\n      trustDomain: {name}.test\n      region: {name}\n      manifests: {name}\n{namespace}\
+                 \x20     control: {{ address: {network}.1 }}\n      gateways: [{}]\n{}",
+                gateways.join(", "),
+                self.extra
+            )?;
+        }
+        if !self.peering.is_empty() {
+            write!(text, "  peering:\n{}", self.peering)?;
+        }
+        std::fs::write(self.folder.path().join("fleet.yaml"), text)?;
+        let log = std::fs::File::create(self.folder.path().join("run.log"))?;
+        let process = Command::new(&self.binary)
+            .arg("run")
+            .arg(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let fleet = Fleet { binary: self.binary, folder: Some(self.folder), clusters: self.clusters, process };
+        fleet.until_ready().await;
+        Ok(fleet)
+    }
+}
+
+/// The Service and its export.
+pub fn service_yaml(service: &str) -> String {
+    let protocol = if service == "price" { "grpc" } else { "http" };
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: {service}
+  namespace: shop
+  annotations: {{ veer.dev/scope: clusterset }}
+spec:
+  selector: {{ app: {service} }}
+  ports: [{{ name: {protocol}, port: 80, targetPort: 8080, appProtocol: {protocol} }}]
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata:
+  name: {service}
+  namespace: shop
+  annotations: {{ veer.dev/audience: \"*\" }}
+"
+    )
+}
+
+/// One copy of a shop service.
+pub fn workload_yaml(service: &str, n: u8, address: &str) -> String {
+    let protocol = if service == "price" { "grpc" } else { "http" };
+    format!(
+        "apiVersion: veer.dev/v1alpha1
+kind: Workload
+metadata: {{ name: {service}-{n}, namespace: shop, labels: {{ app: {service} }} }}
+spec:
+  address: {address}
+  serviceAccount: {service}
+  ports: [{{ name: {protocol}, port: 8080, appPort: 9080, appProtocol: {protocol} }}]
+  run:
+    command: [\"$(VEER_BIN)\", shop, {service}, --listen, \"$(VEER_ADDRESS):9080\"]
+"
+    )
+}
+
+/// A fleet that runs. Ends, with everything in it, when dropped; its folder stays when the test fails.
+pub struct Fleet {
+    binary: PathBuf,
+    folder: Option<TempDir>,
+    clusters: Vec<Cluster>,
+    process: Child,
+}
+
+impl Fleet {
+    /// The fleet's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    /// A cluster.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn cluster(&self, name: &str) -> &Cluster {
+        self.clusters.iter().find(|cluster| cluster.name == name).expect("a cluster of the fleet")
+    }
+
+    /// An address in a cluster's network.
+    pub fn address(&self, cluster: &str, last: u8) -> String {
+        format!("{}.{last}", self.cluster(cluster).network)
+    }
+
+    /// A command in a cluster's network.
+    pub fn command(&self, cluster: &str, program: impl AsRef<Path>) -> Command {
+        match &self.cluster(cluster).namespace {
+            Some(namespace) => namespace.command(&program.as_ref().to_string_lossy()),
+            None => Command::new(program.as_ref()),
+        }
+    }
+
+    /// Runs `veer` with arguments in a cluster's network; what it printed, whether it succeeded.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn veer(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
+        let output = self.command(cluster, &self.binary).args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Ok((text.into_owned(), output.status.success()))
+    }
+
+    /// Runs one of the tools on this fleet (`veer VERB --fleet …`).
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn tool(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
+        let folder = self.folder().display().to_string();
+        let mut all = arguments.to_vec();
+        all.extend(["--fleet", &folder]);
+        self.veer(cluster, &all)
+    }
+
+    /// Sends a request with curl from a cluster's visitor; status and body.
+    ///
+    /// # Errors
+    /// When curl is missing.
+    pub fn curl(&self, cluster: &str, host: &str, path: &str, more: &[&str]) -> anyhow::Result<(u16, String)> {
+        let url = format!("http://{}:15001{path}", self.address(cluster, 10));
+        let host = format!("Host: {host}");
+        let output = self
+            .command(cluster, "curl")
+            .args(["-s", "-m", "10", "-w", "\n%{http_code}", "-H", &host])
+            .args(more)
+            .arg(url)
+            .output()
+            .context("running curl: it is in the Debian package curl")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').context("curl printed no status")?;
+        Ok((status.parse()?, body.to_owned()))
+    }
+
+    /// Starts a load of GET requests from a cluster's visitor, in the background.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn load(&self, cluster: &str, host: &str, path: &str, rate: u32, seconds: u32) -> anyhow::Result<Load> {
+        self.load_with(cluster, host, path, rate, seconds, &[])
+    }
+
+    /// [`Fleet::load`] with more flags of `veer load`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn load_with(
+        &self,
+        cluster: &str,
+        host: &str,
+        path: &str,
+        rate: u32,
+        seconds: u32,
+        more: &[&str],
+    ) -> anyhow::Result<Load> {
+        let target = format!("{}:15001", self.address(cluster, 10));
+        let process = self
+            .command(cluster, &self.binary)
+            .args(["load", &target, "--host", host, "--path", path, "-o", "json"])
+            .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s")])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        Ok(Load { process })
+    }
+
+    /// Writes a manifest as an editor would.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn write(&self, file: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder().join(file);
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, text)?;
+        Ok(std::fs::rename(temporary, path)?)
+    }
+
+    /// A manifest's text.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(&self, file: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder().join(file))?)
+    }
+
+    /// `veer stop`: `SIGKILL` to `CLUSTER` or `CLUSTER/PROCESS`, which stays dead.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, what: &str) -> anyhow::Result<()> {
+        self.must(&["stop", what])
+    }
+
+    /// `veer start`
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn revive(&self, what: &str) -> anyhow::Result<()> {
+        self.must(&["start", what])
+    }
+
+    fn must(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let first = self.clusters[0].name.clone();
+        let (text, ok) = self.tool(&first, arguments)?;
+        ensure!(ok, "veer {}: {text}", arguments.join(" "));
+        Ok(())
+    }
+
+    /// A metric of a proxy or gateway, all series of the name added up whose labels contain all of `labels`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metric(&self, cluster: &str, last: u8, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
+        let url = format!("http://{}:15020/metrics", self.address(cluster, last));
+        let output = self.command(cluster, "curl").args(["-s", "-m", "5", &url]).output()?;
+        let samples =
+            veer_telemetry::text::parse(&String::from_utf8_lossy(&output.stdout)).map_err(anyhow::Error::msg)?;
+        let meant = samples.iter().filter(|s| s.name == name && labels.iter().all(|(l, v)| s.label(l) == *v));
+        Ok(meant.map(|sample| sample.value).sum())
+    }
+
+    /// Waits until every workload's proxy and every gateway says that it is ready.
+    pub async fn until_ready(&self) {
+        for cluster in &self.clusters {
+            let mut addresses: Vec<String> = cluster.gateways.clone();
+            addresses.extend(self.workload_addresses(&cluster.name));
+            for address in addresses {
+                let what = format!("{} {address} ready (logs in {})", cluster.name, self.folder().display());
+                eventually(&what, START, || self.ready(&cluster.name, &address)).await;
+            }
+        }
+    }
+
+    fn ready(&self, cluster: &str, address: &str) -> Result<(), String> {
+        let url = format!("http://{address}:15020/ready");
+        let arguments = ["-s", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let output = self.command(cluster, "curl").args(arguments).output().map_err(|e| e.to_string())?;
+        let status = String::from_utf8_lossy(&output.stdout).into_owned();
+        if status == "200" { Ok(()) } else { Err(format!("status {status}")) }
+    }
+
+    fn workload_addresses(&self, cluster: &str) -> Vec<String> {
+        let mut addresses = Vec::new();
+        let entries = std::fs::read_dir(self.folder().join(cluster)).into_iter().flatten().flatten();
+        for text in entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()) {
+            for document in text.split("\n---").filter(|d| d.contains("kind: Workload") && !d.contains("replicas: 0")) {
+                let address =
+                    document.split("address: ").nth(1).and_then(|rest| rest.split([',', '\n', ' ', '}']).next());
+                addresses.extend(address.map(str::to_owned));
+            }
+        }
+        addresses
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // The kernel kills every process of the fleet with its supervisor.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            if let Some(folder) = self.folder.take() {
+                eprintln!("the fleet's folder is kept: {}", folder.keep().display());
+            }
+        }
+    }
+}
+
+/// A load that runs.
+pub struct Load {
+    process: Child,
+}
+
+/// What became of a load.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Requests sent.
+    pub requests: u64,
+    /// Requests not served.
+    pub failures: u64,
+    /// Worst latency, from when a request was due.
+    pub worst: Duration,
+    /// Everything that `veer load` said.
+    pub json: serde_json::Value,
+}
+
+impl Load {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it did not run to its end.
+    pub fn finish(self) -> anyhow::Result<Loaded> {
+        let output = self.process.wait_with_output()?;
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("veer load printed {:?}", String::from_utf8_lossy(&output.stdout)))?;
+        let number = |name: &str| json[name].as_u64().with_context(|| format!("no {name} in {json}"));
+        Ok(Loaded {
+            requests: number("requests")?,
+            failures: number("failures")?,
+            worst: Duration::from_secs_f64(json["max_ms"].as_f64().unwrap_or(f64::MAX) / 1000.0),
+            json,
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! Whole fleets for tests and benchmarks: real processes of the real binary, on loopback or in network namespaces.
+
+pub mod fleet;
+pub mod netns;
+pub mod wait;
+
+pub use fleet::{Cluster, Fleet, FleetSpec};
+pub use netns::{Namespace, Wan};
+pub use wait::{eventually, eventually_async};

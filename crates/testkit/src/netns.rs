@@ -1,0 +1,181 @@
+//! Network namespaces: clusters as networks of their own, even with the same addresses inside.
+//!
+//! A [`Wan`] is a namespace with a bridge; every [`Namespace`] attached to it has one public address there and any
+//! number of private ones that the others cannot reach. Everything is removed when the values are dropped.
+
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, ensure};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Runs a command and fails with what it said.
+///
+/// # Errors
+/// When it cannot be run (the message names the package that is missing) or fails.
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+    let output = Command::new(program).args(arguments).output().with_context(|| {
+        let package = if program == "nft" { "nftables" } else { "iproute2" };
+        format!("running {program}: it is in the Debian package {package}")
+    })?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), said.trim());
+    Ok(output)
+}
+
+fn ip(arguments: &str) -> anyhow::Result<()> {
+    run("ip", &arguments.split_whitespace().collect::<Vec<_>>()).map(drop)
+}
+
+/// The network between the clusters.
+#[derive(Debug)]
+pub struct Wan {
+    name: String,
+    id: String,
+}
+
+impl Wan {
+    /// Makes an empty one. Needs root.
+    ///
+    /// # Errors
+    /// When namespaces cannot be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let id = format!("{:x}{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("vw-{id}");
+        ip(&format!("netns add {name}"))?;
+        let wan = Self { name, id };
+        ip(&format!("-n {} link add wan type bridge", wan.name))?;
+        ip(&format!("-n {} link set wan up", wan.name))?;
+        Ok(wan)
+    }
+
+    /// A namespace with this public address (a /24), able to reach every other of this network.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn attach(&self, name: &str, public: &str) -> anyhow::Result<Namespace> {
+        let namespace = Namespace { name: format!("vn-{}-{name}", self.id) };
+        let (inside, outside) = (format!("i{}{name}", self.id), format!("o{}{name}", self.id));
+        // Names of interfaces have at most 15 characters.
+        let (inside, outside) = (&inside[..inside.len().min(15)], &outside[..outside.len().min(15)]);
+        ip(&format!("netns add {}", namespace.name))?;
+        ip(&format!("link add {inside} netns {} type veth peer name {outside} netns {}", namespace.name, self.name))?;
+        ip(&format!("-n {} link set {outside} master wan up", self.name))?;
+        ip(&format!("-n {} link set lo up", namespace.name))?;
+        ip(&format!("-n {} addr add {public}/24 dev {inside}", namespace.name))?;
+        ip(&format!("-n {} link set {inside} up", namespace.name))?;
+        Ok(namespace)
+    }
+}
+
+impl Drop for Wan {
+    fn drop(&mut self) {
+        // Left behind, it would only be in the way of nothing.
+        let _ = ip(&format!("netns del {}", self.name));
+    }
+}
+
+/// One cluster's network.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// As `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds an address that only this namespace can reach.
+    ///
+    /// # Errors
+    /// When it is taken.
+    pub fn add_private(&self, address: &str) -> anyhow::Result<()> {
+        ip(&format!("-n {} addr add {address}/32 dev lo", self.name))
+    }
+
+    /// A command inside; its arguments follow.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs a command inside and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.command(program).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Drops every packet from and to the other namespaces, without a word to anybody: a cut cable.
+    ///
+    /// # Errors
+    /// When the packet filter refuses.
+    pub fn cut(&self) -> anyhow::Result<()> {
+        self.drop_packets("iifname != lo drop", "oifname != lo drop")
+    }
+
+    /// Drops packets of the given nftables matches instead (`tcp dport 15443 …`), for cutting one path of many.
+    ///
+    /// # Errors
+    /// When the packet filter refuses.
+    pub fn drop_packets(&self, input: &str, output: &str) -> anyhow::Result<()> {
+        for (chain, rule) in [("input", input), ("output", output)] {
+            self.run("nft", &["add", "table", "inet", "cut"])?;
+            let hook = format!("{{ type filter hook {chain} priority 0 ; }}");
+            self.run("nft", &["add", "chain", "inet", "cut", chain, &hook])?;
+            if !rule.is_empty() {
+                self.run("nft", &["add", "rule", "inet", "cut", chain, rule])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every cut back.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub fn mend(&self) -> anyhow::Result<()> {
+        self.run("nft", &["delete", "table", "inet", "cut"]).map(drop)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = ip(&format!("netns del {}", self.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_reach_each_other_by_public_addresses_only() -> anyhow::Result<()> {
+        let wan = Wan::new()?;
+        let (west, east) = (wan.attach("west", "192.0.2.1")?, wan.attach("east", "192.0.2.2")?);
+        // The same address in both, and neither sees the other's.
+        west.add_private("10.0.0.1")?;
+        east.add_private("10.0.0.1")?;
+        let listen = "import socket,sys\ns=socket.create_server((sys.argv[1],7))\nprint('up',flush=True)\ns.accept()";
+        let mut server =
+            east.command("python3").args(["-c", listen, "192.0.2.2"]).stdout(std::process::Stdio::piped()).spawn()?;
+        let mut up = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut up)?;
+        let connect = "import socket,sys\nsocket.create_connection((sys.argv[1],7),timeout=0.5)";
+        east.cut()?;
+        assert!(west.run("python3", &["-c", connect, "192.0.2.2"]).is_err(), "the cut lets packets through");
+        east.mend()?;
+        assert!(west.run("python3", &["-c", connect, "10.0.0.1"]).is_err(), "private addresses are reachable");
+        west.run("python3", &["-c", connect, "192.0.2.2"])?;
+        server.wait()?;
+        Ok(())
+    }
+}
