@@ -178,7 +178,7 @@ fn a_slow_endpoint_gets_less_and_none_starves() {
             (Success, if &*key.workload.name == "here-3" { MS * 10 * slow } else { MS * 10 })
         });
         let slow_share = counts["here-3"];
-        assert!(slow_share < 850 && slow_share >= 20, "{slow}: {counts:?}");
+        assert!((20..850).contains(&slow_share), "{slow}: {counts:?}");
         let mut others = counts.clone();
         others.remove("here-3");
         assert!(spread(&others) <= 1.1, "{counts:?}");
@@ -446,8 +446,7 @@ fn lost_local_health_spills_at_once_in_proportion() {
 
 #[test]
 fn overload_spills_over_and_comes_home() {
-    let mut policy = TrafficPolicy::default();
-    policy.slow_start = Duration::from_secs(1);
+    let policy = TrafficPolicy { slow_start: Duration::from_secs(1), ..TrafficPolicy::default() };
     let mut bench = Bench::new(&[("here", 2), ("west", 2)], policy);
     for endpoint in &mut bench.stated.clusters[0].endpoints {
         endpoint.capacity = Some(5);
@@ -503,8 +502,54 @@ fn an_update_keeps_what_is_known_and_newcomers_start_slowly() {
 }
 
 #[test]
+fn to_say_the_same_again_changes_nothing_and_targets_that_stay_are_the_same() {
+    let mut bench = Bench::new(&[("here", 2)], TrafficPolicy::default());
+    let target = bench.pick().unwrap().target().clone();
+    let version = bench.balance.version();
+    bench.update();
+    assert_eq!(bench.balance.version(), version);
+    bench.stated.clusters[0].endpoints.push(endpoint("here", 9));
+    bench.update();
+    assert!(bench.balance.version() > version);
+    assert!(std::iter::repeat_with(|| bench.pick().unwrap()).take(9).any(|pick| Arc::ptr_eq(pick.target(), &target)));
+}
+
+#[test]
+fn targets_are_dialled_as_they_are_reached() {
+    use crate::Dial;
+    let dial = |cluster: &str, change: fn(&mut ClusterEndpoints)| {
+        let mut bench = Bench::new(&[(cluster, 1)], TrafficPolicy::default());
+        change(&mut bench.stated.clusters[0]);
+        bench.update();
+        let pick = bench.pick().unwrap();
+        assert!(pick.target().dial(81).is_none(), "no such port");
+        match pick.target().dial(80) {
+            None => "none".to_owned(),
+            Some(Dial::Plain { address }) => format!("plain {address}"),
+            Some(Dial::Mesh { address, target_port, cluster, identities }) => {
+                format!("mesh {address} p{target_port}.{cluster} {identities:?}")
+            }
+            Some(Dial::Gateway { cluster, token, target_port, identities }) => {
+                format!("gateway {token}.p{target_port}.{cluster} {identities:?}")
+            }
+        }
+    };
+    let id = |cluster: &str| format!("[spiffe://{cluster}.example/ns/shop/sa/cart]");
+    assert_eq!(dial("here", |_| ()), format!("mesh 10.0.0.0:15008 p8080.here {}", id("here")));
+    assert_eq!(dial("here", |c| c.endpoints[0].identity = None), "plain 10.0.0.0:8080");
+    assert_eq!(dial("west", |_| ()), format!("gateway token.p8080.west {}", id("west")));
+    assert_eq!(dial("west", |c| c.reach = Reach::Flat), format!("mesh 10.0.0.0:15008 p8080.west {}", id("west")));
+    // Nothing crosses clusters in plaintext, ever.
+    assert_eq!(dial("west", |c| (c.reach, c.endpoints[0].identity) = (Reach::Flat, None)), "none");
+    assert_eq!(dial("west", |c| c.endpoints[0].mesh_port = 0), "none");
+    assert_eq!(dial("west", |c| c.endpoints[0].ports[0].token = "".into()), "none");
+}
+
+#[test]
 fn several_workers_share_one_view() {
     let mut bench = Bench::new(&[("here", 5)], TrafficPolicy::default());
+    assert_eq!(bench.balance.any_target(&name("here")).unwrap().key.cluster, name("here"));
+    assert!(bench.balance.any_target(&name("west")).is_none());
     let mut other = Picker::new(Arc::clone(&bench.balance));
     let key = bench.pick().unwrap().key().clone();
     let target = bench.pick().unwrap().target().clone();

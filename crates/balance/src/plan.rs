@@ -29,6 +29,22 @@ pub(crate) struct Set {
     pub(crate) groups: Vec<Group>,
 }
 
+impl Set {
+    /// Whether both say the same of the very same targets.
+    pub(crate) fn is_same(&self, other: &Set) -> bool {
+        let same = |a: &Group, b: &Group| {
+            a.cluster == b.cluster
+                && a.weight == b.weight
+                && a.endpoints == b.endpoints
+                && a.targets.len() == b.targets.len()
+                && a.targets.iter().zip(&b.targets).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        self.policy == other.policy
+            && self.groups.len() == other.groups.len()
+            && self.groups.iter().zip(&other.groups).all(|(a, b)| same(a, b))
+    }
+}
+
 /// The endpoints of one cluster.
 #[derive(Debug)]
 pub(crate) struct Group {

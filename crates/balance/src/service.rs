@@ -17,7 +17,6 @@ use crate::cluster::Clusters;
 use crate::pick::Outcome;
 use crate::plan::{Group, PERIOD, Plan, Planner, Set};
 use crate::snapshot::Events;
-use crate::stats::Stats;
 use crate::target::{EndpointKey, Kind, Target};
 
 /// How long an endpoint that may not be ejected (the limit is reached) is not considered again.
@@ -80,14 +79,17 @@ impl ServiceBalance {
     }
 
     /// Takes changed endpoints or a changed policy. What is known of endpoints that stay (same cluster, workload and address)
-    /// stays; new ones start slowly.
+    /// stays, and so does the [`Target`] of one that did not change; new ones start slowly. To say the same again does nothing.
     pub fn update(&self, endpoints: &Endpoints, now: Instant) {
         self.budget.set_policy(&endpoints.policy.retry_budget);
         let mut planner = self.lock();
         let at = self.epoch.at(now);
-        let known = Arc::clone(&planner.0.set);
-        planner.0.set = Arc::new(set(endpoints, &self.clusters, self.epoch, Some(&known), at));
-        self.replan(planner, now);
+        let set = set(endpoints, &self.clusters, self.epoch, Some(&planner.0.set), at);
+        // Every worker of a process says the same; only the first time it is news.
+        if !set.is_same(&planner.0.set) {
+            planner.0.set = Arc::new(set);
+            self.replan(planner, now);
+        }
     }
 
     /// Endpoints that cannot be reached and are to be dialled now; each is handed out once per pause. Answer with
@@ -265,13 +267,13 @@ fn may_eject(set: &Set, target: &Target, policy: &OutlierPolicy) -> bool {
 
 /// The set of endpoints as stated, with what is known of those that stay.
 fn set(endpoints: &Endpoints, clusters: &Clusters, epoch: Epoch, known: Option<&Set>, now: Micros) -> Set {
-    let known_stats: HashMap<&EndpointKey, &Arc<Stats>> = known
+    let known_targets: HashMap<&EndpointKey, &Arc<Target>> = known
         .iter()
         .flat_map(|set| set.groups.iter().flat_map(|group| &group.targets))
-        .map(|target| (&target.key, &target.stats))
+        .map(|target| (&target.key, target))
         .collect();
     let stats = |key: &EndpointKey, ready: bool| {
-        let stats = known_stats.get(key).map_or_else(Arc::default, |stats| Arc::clone(stats));
+        let stats = known_targets.get(key).map_or_else(Arc::default, |target| Arc::clone(&target.stats));
         let was_ready = stats.ready.swap(ready, Relaxed);
         if ready && !was_ready && known.is_some() {
             stats.begin_ramp(now);
@@ -282,6 +284,10 @@ fn set(endpoints: &Endpoints, clusters: &Clusters, epoch: Epoch, known: Option<&
     let group = |cluster: &ClusterEndpoints| {
         let health = clusters.get(&cluster.cluster);
         let target = |key: EndpointKey, kind: Kind, ready: bool| {
+            let unchanged = known_targets.get(&key).filter(|known| known.reach == cluster.reach && known.kind == kind);
+            if let Some(unchanged) = unchanged {
+                return Arc::clone(unchanged);
+            }
             let stats = stats(&key, ready);
             Arc::new(Target { stats, reach: cluster.reach, health: Arc::clone(&health), epoch, key, kind })
         };
