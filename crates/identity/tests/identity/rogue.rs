@@ -186,3 +186,44 @@ fn bundles_must_hold_roots() {
     assert_eq!(*identity.changed().borrow(), before, "the former bundle stays");
     assert!(identity.trusts(&domain("west")));
 }
+
+/// One changed byte anywhere: refused, and nothing panics. (Thousands of inputs, cheap ones: no handshake is needed.)
+#[test]
+fn every_changed_byte_is_refused() {
+    let west = ca("west");
+    let honest = svid(&west, &web("west"));
+    let mut trust = veer_identity::trust::TrustStore::default();
+    trust.insert(west.bundle()).unwrap();
+    let now = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds(clock::now())));
+    let judge = |chain: &[rustls_pki_types::CertificateDer<'static>]| {
+        trust.verify(&chain[0], &chain[1..], veer_identity::trust::Usage::Server, now)
+    };
+    judge(&honest.chain).unwrap();
+    for which in 0..honest.chain.len() {
+        for at in 0..honest.chain[which].len() {
+            for bits in [0x01, 0x80, 0xff] {
+                let mut chain = honest.chain.clone();
+                let mut bytes = chain[which].to_vec();
+                bytes[at] ^= bits;
+                chain[which] = bytes.into();
+                assert!(judge(&chain).is_err(), "certificate {which}, byte {at}, bits {bits:#x}");
+            }
+            let mut chain = honest.chain.clone();
+            chain[which] = chain[which][..at].to_vec().into();
+            assert!(judge(&chain).is_err(), "certificate {which} cut at {at}");
+        }
+    }
+    // The frame around a request may be read tolerantly; whatever is issued is for the key that asked.
+    let request = veer_identity::KeyRequest::new().unwrap();
+    for at in 0..request.csr_der.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut bytes = request.csr_der.clone();
+            bytes[at] ^= bits;
+            let signed = west.sign(&bytes, &web("west"), Duration::from_secs(60), clock::now());
+            if let Ok(chain) = signed {
+                let svid = veer_identity::Svid::from_chain(request.key.clone(), chain);
+                assert!(svid.is_ok(), "request, byte {at}, bits {bits:#x}");
+            }
+        }
+    }
+}
