@@ -4,7 +4,6 @@
 //! of nested aliases can take the memory of a control plane.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Tag};
@@ -137,7 +136,9 @@ pub(crate) fn read(file: &Arc<str>, text: &str, out: &mut Vec<Diagnostic>) -> Ve
             },
             Err(error) => {
                 let at = pos(error.marker());
-                builder.fault("V0001", at, format!("YAML syntax: {}", error.info()), syntax_mend(&error.info()));
+                let info = error.info();
+                let code = if info.contains("limit exceeded") { "V0003" } else { "V0001" };
+                builder.fault(code, at, format!("YAML syntax: {info}"), syntax_mend(&info));
                 syntax_errors += 1;
                 syntax_errors >= MAX_SYNTAX_ERRORS
             }
@@ -444,82 +445,4 @@ fn plain(text: &str) -> Scalar {
         }
     };
     if number { Scalar::Number } else { Scalar::Text }
-}
-
-/// Where every field of a document stands: one hash of the path and one position for each, sorted.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Positions(Arc<[(u64, u32, u32)]>);
-
-impl Positions {
-    pub(crate) fn of(root: &Node) -> Self {
-        let mut all = Vec::new();
-        note(root, 0, &mut all);
-        all.sort_unstable();
-        Self(all.into())
-    }
-
-    /// Position of a field, or of the nearest part of its path that is written.
-    pub(crate) fn find(&self, path: &str) -> Option<Pos> {
-        let mut found = None;
-        let mut hash = 0;
-        for segment in segments(path) {
-            hash = step(hash, segment);
-            let at = self.0.partition_point(|(h, ..)| *h < hash);
-            match self.0.get(at) {
-                Some((h, line, column)) if *h == hash => found = Some((*line, *column)),
-                _ => break,
-            }
-        }
-        found
-    }
-}
-
-fn note(node: &Node, hash: u64, all: &mut Vec<(u64, u32, u32)>) {
-    let mut one = |segment: Segment<'_>, node: &Node| {
-        let hash = step(hash, segment);
-        all.push((hash, node.at.0, node.at.1));
-        note(node, hash, all);
-    };
-    match &node.value {
-        Value::Scalar(..) => {}
-        Value::List(items) => items.iter().enumerate().for_each(|(i, item)| one(Segment::Index(i), item)),
-        Value::Map(entries) => entries.iter().for_each(|(key, item)| one(Segment::Key(&key.text), item)),
-    }
-}
-
-#[derive(Hash)]
-enum Segment<'a> {
-    Key(&'a str),
-    Index(usize),
-}
-
-fn step(hash: u64, segment: Segment<'_>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (hash, segment).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Splits `a.b[0].c["d.e"]`.
-fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
-    let mut rest = path;
-    std::iter::from_fn(move || {
-        rest = rest.strip_prefix('.').unwrap_or(rest);
-        if rest.is_empty() {
-            return None;
-        }
-        if let Some(quoted) = rest.strip_prefix("[\"") {
-            let end = quoted.find("\"]").unwrap_or(quoted.len());
-            rest = quoted.get(end + 2..).unwrap_or("");
-            return Some(Segment::Key(&quoted[..end]));
-        }
-        if let Some(index) = rest.strip_prefix('[') {
-            let end = index.find(']').unwrap_or(index.len());
-            rest = index.get(end + 1..).unwrap_or("");
-            return Some(Segment::Index(index[..end].parse().unwrap_or(usize::MAX)));
-        }
-        let end = rest.find(['.', '[']).unwrap_or(rest.len());
-        let (key, more) = rest.split_at(end);
-        rest = more;
-        Some(Segment::Key(key))
-    })
 }

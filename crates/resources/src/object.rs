@@ -6,7 +6,7 @@ use std::sync::Arc;
 use veer_core::ObjectName;
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::node::Positions;
+use crate::positions::Positions;
 use crate::types::*;
 
 /// One object. Cheap to clone: everything behind it is shared.

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use crate::decode::{Cx, Decode};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::node::{self, Document, Node, Positions, Value, clip};
+use crate::node::{self, Document, Node, Value, clip};
 use crate::object::{Kind, KindName, Object};
+use crate::positions::Positions;
 use crate::suggest::nearest;
 use crate::types::*;
 use crate::validate;
 
 /// Largest file that is read. A ConfigMap, which is where fleets often keep such files, holds as much.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// Most faults that are told of one file.
+const MAX_FAULTS: usize = 1000;
 
 /// Reads a file of manifests: any number of documents, YAML or JSON, `List`s among them. Says all faults at once, in the
 /// order of the file. A document with an error yields no object (but see [`Object::failed_closed`]).
@@ -24,8 +28,25 @@ pub fn parse(file: &str, text: &str) -> (Vec<Object>, Vec<Diagnostic>) {
             read_document(&file, &document, &mut objects, &mut out);
         }
     }
-    out.sort_by_key(|d| (d.line, d.column));
+    bound(&file, &mut out);
     (objects, out)
+}
+
+/// Puts faults in order, and keeps a hopeless file from flooding whoever reads them.
+fn bound(file: &Arc<str>, out: &mut Vec<Diagnostic>) {
+    // Errors go first into the bound: as long as there is one, the file is not whole.
+    if out.len() > MAX_FAULTS {
+        let more = out.len() - MAX_FAULTS;
+        out.sort_by_key(|d| (d.severity, d.line, d.column));
+        out.truncate(MAX_FAULTS);
+        let at = Location { file: Arc::clone(file), line: u32::MAX, column: 0 };
+        let reason = format!("and {more} more faults");
+        out.push(Diagnostic::new(out[0].severity, "V0003", &at, reason, "mend those above first".to_owned()));
+    }
+    out.sort_by_key(|d| (d.line, d.column));
+    if let Some(last) = out.last_mut().filter(|last| last.line == u32::MAX) {
+        last.line = 0;
+    }
 }
 
 /// [`parse`] for bytes that may not even be text.
@@ -60,7 +81,7 @@ pub fn parse_fleet(file: &str, text: &str) -> (Option<Fleet>, Vec<Diagnostic>) {
             out.push(Diagnostic::warning("V0007", &at, reason, "put manifests into the folders of the clusters"));
         }
     }
-    out.sort_by_key(|d| (d.line, d.column));
+    bound(&file, &mut out);
     let whole = !out.iter().any(Diagnostic::is_error);
     (fleet.filter(|_| whole), out)
 }
@@ -224,12 +245,13 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::TrafficPolicy => spec(&mut cx, root).map(Kind::TrafficPolicy),
         KindName::AuthorizationPolicy => optional_spec(&mut cx, root).map(Kind::AuthorizationPolicy),
     };
+    let failed = std::mem::take(&mut cx.failed);
     let mut meta = meta?;
     let location = Location { file: Arc::clone(file), line: at.0, column: at.1 };
     let positions = Positions::of(root);
     validate::scope(kind, &mut meta, &location, &positions, out);
     let object = Object { meta: Arc::new(meta), kind: typed?, at: location, failed_closed: false, positions };
-    validate::object(&object, out);
+    validate::object(&object, &failed, out);
     Some(object)
 }
 
@@ -322,6 +344,7 @@ fn read_fleet(file: &Arc<str>, document: &Document, out: &mut Vec<Diagnostic>) -
         }
     }
     let fleet = spec::<Fleet>(&mut cx, root)?;
-    validate::fleet::check(&fleet, &Positions::of(root), file, out);
+    let failed = std::mem::take(&mut cx.failed);
+    validate::fleet::check(&fleet, &Positions::of(root), &failed, file, out);
     Arc::into_inner(fleet)
 }

@@ -40,6 +40,8 @@ manifest! {
         pub zone: Arc<str> = "zone",
         /// Its network; clusters that name the same one reach each other's workloads directly. `None`: its own.
         pub network: Option<Arc<str>> = "network",
+        /// Linux network namespace (as `ip netns` names it) that its processes run in; `None`: the fleet's own. Needs root.
+        pub network_namespace: Option<Arc<str>> = "networkNamespace",
         /// Its folder of manifests, relative to `fleet.yaml`.
         pub manifests: Arc<str> = "manifests" => required,
         /// Its control plane.

@@ -1,19 +1,14 @@
 //! From the tree to types: every field that cannot be read is reported, and the next one is read all the same.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use veer_core::policy::AuthorizationAction;
-use veer_core::time::parse_duration;
-use veer_core::{ClusterName, Locality, TrustDomain};
-
-use crate::cidr::Cidr;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::node::{Key, Node, Pos, Scalar, Value, clip};
 use crate::suggest::nearest;
-use crate::types::{GATEWAY_PORT, GatewayAddress, Labels, PortRef, Present, RouteFilter, ServicePattern};
+
+mod filter;
+mod values;
 
 /// Where reading stands, and what was found wrong so far.
 pub(crate) struct Cx<'a> {
@@ -21,12 +16,53 @@ pub(crate) struct Cx<'a> {
     pub out: &'a mut Vec<Diagnostic>,
     /// Unknown fields are errors: leaving one out would widen what is allowed.
     pub strict: bool,
+    /// What could not be read.
+    pub failed: Failed,
     path: String,
+}
+
+/// What could not be read of a document: keeps the checks of meaning from taking it for not written, and from counting
+/// the items of lists wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Failed {
+    fields: HashSet<String>,
+    /// Items that are not in the typed list, by the path of the list, ascending.
+    items: HashMap<String, Vec<usize>>,
+}
+
+impl Failed {
+    /// Whether the field or items of it could not be read.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.fields.contains(path) || self.items.contains_key(path)
+    }
+
+    /// The path in the file of a path in the typed object: counts the items that were left out.
+    pub(crate) fn written(&self, path: &str) -> String {
+        let mut out = String::with_capacity(path.len());
+        let mut rest = path;
+        while let Some(open) = rest.find('[').filter(|_| !self.items.is_empty()) {
+            out.push_str(&rest[..open]);
+            let end = rest[open..].find(']').map_or(rest.len(), |close| open + close + 1);
+            let index = rest[open + 1..end].trim_end_matches(']').parse::<usize>();
+            match (index, self.items.get(&out)) {
+                (Ok(mut index), Some(left_out)) => {
+                    for item in left_out {
+                        index += usize::from(*item <= index);
+                    }
+                    out.push_str(&format!("[{index}]"));
+                }
+                _ => out.push_str(&rest[open..end]),
+            }
+            rest = &rest[end..];
+        }
+        out.push_str(rest);
+        out
+    }
 }
 
 impl<'a> Cx<'a> {
     pub(crate) fn new(file: &'a Arc<str>, out: &'a mut Vec<Diagnostic>, strict: bool) -> Self {
-        Self { file, out, strict, path: String::new() }
+        Self { file, out, strict, failed: Failed::default(), path: String::new() }
     }
 
     /// Reads a field.
@@ -37,6 +73,9 @@ impl<'a> Cx<'a> {
         }
         self.path.push_str(key);
         let value = T::decode(node, self);
+        if value.is_none() {
+            self.failed.fields.insert(self.path.clone());
+        }
         self.path.truncate(length);
         value
     }
@@ -46,6 +85,9 @@ impl<'a> Cx<'a> {
         self.path.push_str(&format!("[{index}]"));
         let value = T::decode(node, self);
         self.path.truncate(length);
+        if value.is_none() {
+            self.failed.items.entry(self.path.clone()).or_default().push(index);
+        }
         value
     }
 
@@ -166,6 +208,9 @@ fn whole(text: &str) -> Option<i64> {
     Some(number * sign)
 }
 
+/// Most items of one list; an EndpointSlice, which has the longest, holds at most 1,000 in Kubernetes.
+const MAX_ITEMS: usize = 4096;
+
 /// Reads a value; `None` after having reported why not.
 pub(crate) trait Decode: Sized {
     fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self>;
@@ -278,6 +323,11 @@ impl<T: Decode> Decode for Option<T> {
 impl<T: Decode> Decode for Vec<T> {
     fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
         match &node.value {
+            Value::List(items) if items.len() > MAX_ITEMS => {
+                let reason = format!("holds {} items; at most {MAX_ITEMS} are read", items.len());
+                cx.error("V0003", node.at, reason, "split the object");
+                None
+            }
             Value::List(items) => {
                 Some(items.iter().enumerate().filter_map(|(index, item)| cx.item(index, item)).collect())
             }
@@ -285,250 +335,6 @@ impl<T: Decode> Decode for Vec<T> {
                 cx.wrong_type(node, "a list", "begin each item with '- '");
                 None
             }
-        }
-    }
-}
-
-impl Decode for Labels {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let mut all = BTreeMap::new();
-        for (key, value) in cx.entries(node)? {
-            let text: Option<Arc<str>> = if value.is_null() {
-                Some(Arc::default())
-            } else {
-                cx.field(&format!("[{:?}]", clip(&key.text)), value)
-            };
-            if let Some(text) = text {
-                all.insert(Arc::clone(&key.text), text);
-            }
-        }
-        Some(all)
-    }
-}
-
-impl Decode for Arc<str> {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.text(node).cloned()
-    }
-}
-
-impl Decode for bool {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Scalar(Scalar::Bool, text) => Some(text.eq_ignore_ascii_case("true")),
-            _ => {
-                cx.wrong_type(node, "true or false", "write true or false, without quotes");
-                None
-            }
-        }
-    }
-}
-
-/// Every 16-bit number of the kinds is a port or a status code, and neither is ever 0.
-impl Decode for u16 {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.integer(node, "V0013", 1, u16::MAX.into()).and_then(|n| n.try_into().ok())
-    }
-}
-
-impl Decode for u32 {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.integer(node, "V0013", 0, i32::MAX.into()).and_then(|n| n.try_into().ok())
-    }
-}
-
-impl Decode for f64 {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let number = match &node.value {
-            Value::Scalar(Scalar::Number, text) => text.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0),
-            _ => None,
-        };
-        if number.is_none() {
-            cx.wrong_type(node, "a number of at least 0", "write a number like 0.5, without quotes");
-        }
-        number
-    }
-}
-
-impl Decode for Duration {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let mend = "write groups of digits with h, m, s or ms, like 10s, 1m30s or 250ms (GEP-2257)";
-        match &node.value {
-            Value::Scalar(Scalar::Number, text) => {
-                cx.error("V0015", node.at, format!("{} has no unit", clip(text)), mend);
-                None
-            }
-            // Without the advice of the parser, which `mend` repeats.
-            _ => cx.parsed(node, "V0015", mend, |text| {
-                parse_duration(text).map_err(|_| format!("{:?} is not a duration", clip(text)))
-            }),
-        }
-    }
-}
-
-impl Decode for IpAddr {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0014", "write an address like 10.0.0.1 or fd00::1", |text| {
-            text.parse().map_err(|_| format!("{:?} is not an IP address", clip(text)))
-        })
-    }
-}
-
-impl Decode for Cidr {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0016", "write a range like 10.0.0.0/8, or an address alone", str::parse)
-    }
-}
-
-impl Decode for GatewayAddress {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0014", "write an address like 10.0.0.1:15443; without a port, 15443 is meant", |text| {
-            let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, GATEWAY_PORT));
-            address
-                .or_else(|_| text.parse::<SocketAddr>())
-                .ok()
-                .filter(|address| address.port() != 0)
-                .map(GatewayAddress)
-                .ok_or_else(|| format!("{:?} is not an address with a port", clip(text)))
-        })
-    }
-}
-
-impl Decode for ClusterName {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0018", "write a DNS label: lower-case letters, digits and '-', at most 63", |text| {
-            ClusterName::new(text).map_err(|error| format!("{:?} {}", clip(text), error.reason))
-        })
-    }
-}
-
-impl Decode for TrustDomain {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0018", "write a name like west.example", |text| {
-            TrustDomain::new(text).map_err(|error| format!("{:?} {}", clip(text), error.reason))
-        })
-    }
-}
-
-impl Decode for ServicePattern {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let mend = "write namespace/name, where either may be *: \"shop/*\", \"shop/cart\", \"*/*\"";
-        cx.parsed(node, "V0031", mend, |text| {
-            let part = |part: &str| match part {
-                "*" => Some(None),
-                _ => ClusterName::new(part).ok().map(|label| Some(Arc::from(label.as_str()))),
-            };
-            let pattern = text
-                .split_once('/')
-                .and_then(|(namespace, name)| Some(ServicePattern { namespace: part(namespace)?, name: part(name)? }));
-            pattern.ok_or_else(|| format!("{:?} is not a pattern of services", clip(text)))
-        })
-    }
-}
-
-impl Decode for AuthorizationAction {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        cx.parsed(node, "V0017", "write ALLOW or DENY", |text| match text {
-            "ALLOW" => Ok(AuthorizationAction::Allow),
-            "DENY" => Ok(AuthorizationAction::Deny),
-            _ => Err(format!("{:?} is not an action", clip(text))),
-        })
-    }
-}
-
-impl Decode for PortRef {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Scalar(Scalar::Text, text) => Some(PortRef::Name(Arc::clone(text))),
-            _ => u16::decode(node, cx).map(PortRef::Number),
-        }
-    }
-}
-
-impl Decode for Present {
-    fn decode(_: &Node, _: &mut Cx<'_>) -> Option<Self> {
-        Some(Present)
-    }
-}
-
-impl Decode for Locality {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let mut locality = Locality::default();
-        for (key, value) in cx.entries(node)? {
-            match &*key.text {
-                "region" => locality.region = cx.field("region", value).unwrap_or_default(),
-                "zone" => locality.zone = cx.field("zone", value).unwrap_or_default(),
-                _ => cx.unknown_field(key, &["region", "zone"]),
-            }
-        }
-        Some(locality)
-    }
-}
-
-/// Filters of upstream and where each keeps its body.
-const FILTERS: [(&str, &str); 8] = [
-    ("RequestHeaderModifier", "requestHeaderModifier"),
-    ("ResponseHeaderModifier", "responseHeaderModifier"),
-    ("RequestRedirect", "requestRedirect"),
-    ("URLRewrite", "urlRewrite"),
-    ("RequestMirror", "requestMirror"),
-    ("CORS", "cors"),
-    ("ExternalAuth", "externalAuth"),
-    ("ExtensionRef", "extensionRef"),
-];
-
-impl Decode for RouteFilter {
-    fn decode(node: &Node, cx: &mut Cx<'_>) -> Option<Self> {
-        let entries = cx.entries(node)?;
-        let Some(kind) = node.get("type") else {
-            cx.missing(node, "type");
-            return None;
-        };
-        let kind_text = cx.field::<Arc<str>>("type", kind)?;
-        let body = FILTERS.iter().find(|(name, _)| *name == &*kind_text).map(|(_, body)| *body);
-        for (key, value) in entries {
-            let known = &*key.text == "type" || Some(&*key.text) == body;
-            if known || value.is_null() {
-                continue;
-            }
-            // Beside a kind that nobody knows, a field that nobody knows belongs to it.
-            match (body, FILTERS.iter().find(|(_, b)| *b == &*key.text)) {
-                (Some(_), Some((other, _))) => {
-                    let reason = format!("{:?} belongs to the type {other}, and the type is {kind_text}", &*key.text);
-                    cx.error("V0027", key.at, reason, "keep the one that is meant");
-                }
-                (Some(body), None) => cx.unknown_field(key, &["type", body]),
-                (None, _) => {}
-            }
-        }
-        let unsupported = |cx: &mut Cx<'_>| {
-            let names: Vec<&str> = FILTERS.iter().map(|(name, _)| *name).collect();
-            let length = cx.path.len();
-            cx.path.push_str(".type");
-            match body {
-                Some(_) => cx.warning(
-                    "V0027",
-                    kind.at,
-                    format!("filters of the type {kind_text} are not supported by this version: its requests are answered with 500"),
-                    "remove the filter, or the rule",
-                ),
-                None => cx.unknown_value(kind.at, &kind_text, &names),
-            }
-            cx.path.truncate(length);
-            Some(RouteFilter::Unsupported(Arc::clone(&kind_text)))
-        };
-        let Some(key) = body.filter(|_| FILTERS[..4].iter().any(|(name, _)| *name == &*kind_text)) else {
-            return unsupported(cx);
-        };
-        let Some(value) = node.get(key).filter(|value| !value.is_null()) else {
-            cx.missing(node, key);
-            return None;
-        };
-        match &*kind_text {
-            "RequestHeaderModifier" => cx.field(key, value).map(RouteFilter::RequestHeaderModifier),
-            "ResponseHeaderModifier" => cx.field(key, value).map(RouteFilter::ResponseHeaderModifier),
-            "RequestRedirect" => cx.field(key, value).map(RouteFilter::RequestRedirect),
-            _ => cx.field(key, value).map(RouteFilter::UrlRewrite),
         }
     }
 }

@@ -1,0 +1,350 @@
+//! Meaning of routes and of grants.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{Check, grammar};
+use crate::node::clip;
+use crate::suggest::nearest;
+use crate::types::*;
+
+/// Largest weight of a backend (Gateway API).
+const MAX_WEIGHT: u32 = 1_000_000;
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+pub(super) fn http(check: &mut Check<'_>, spec: &HttpRouteSpec) {
+    parents(check, &spec.parent_refs, &spec.hostnames);
+    bounded(check, "spec.rules", spec.rules.len(), 16);
+    check.distinct("spec.rules", "name", spec.rules.iter().map(|rule| rule.name.as_ref()));
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let base = format!("spec.rules[{index}]");
+        bounded(check, &format!("{base}.matches"), rule.matches.len(), 64);
+        for (at, condition) in rule.matches.iter().enumerate() {
+            http_match(check, &format!("{base}.matches[{at}]"), condition);
+        }
+        // A prefix can be replaced only where one is matched.
+        let prefixes = rule
+            .matches
+            .iter()
+            .filter(|m| m.path.as_ref().is_none_or(|path| path.match_type == PathMatchType::PathPrefix));
+        let all_prefixes = prefixes.count() == rule.matches.len();
+        filters(check, &format!("{base}.filters"), &rule.filters, all_prefixes);
+        let answered = rule.filters.iter().any(|f| matches!(f, RouteFilter::RequestRedirect(_)));
+        backends(check, &base, &rule.backend_refs, answered, all_prefixes);
+        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence);
+    }
+}
+
+pub(super) fn grpc(check: &mut Check<'_>, spec: &GrpcRouteSpec) {
+    parents(check, &spec.parent_refs, &spec.hostnames);
+    bounded(check, "spec.rules", spec.rules.len(), 16);
+    check.distinct("spec.rules", "name", spec.rules.iter().map(|rule| rule.name.as_ref()));
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let base = format!("spec.rules[{index}]");
+        bounded(check, &format!("{base}.matches"), rule.matches.len(), 64);
+        for (at, condition) in rule.matches.iter().enumerate() {
+            let base = format!("{base}.matches[{at}]");
+            if let Some(method) = &condition.method {
+                grpc_method(check, &format!("{base}.method"), method);
+            }
+            values(check, &format!("{base}.headers"), &condition.headers, true);
+        }
+        filters(check, &format!("{base}.filters"), &rule.filters, false);
+        backends(check, &base, &rule.backend_refs, false, false);
+        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence);
+    }
+}
+
+pub(super) fn tcp(check: &mut Check<'_>, spec: &TcpRouteSpec) {
+    parents(check, &spec.parent_refs, &[]);
+    bounded(check, "spec.rules", spec.rules.len(), 1);
+    for (index, rule) in spec.rules.iter().enumerate() {
+        backends(check, &format!("spec.rules[{index}]"), &rule.backend_refs, false, false);
+    }
+}
+
+pub(super) fn grant(check: &mut Check<'_>, spec: &ReferenceGrantSpec) {
+    for (index, from) in spec.from.iter().enumerate() {
+        check.label(&format!("spec.from[{index}].namespace"), &from.namespace);
+    }
+}
+
+fn bounded(check: &mut Check<'_>, path: &str, count: usize, most: usize) {
+    if count > most {
+        let reason = format!("holds {count} entries; Kubernetes would take at most {most}");
+        check.warning("V0036", path, &reason, "split the route");
+    }
+}
+
+fn parents(check: &mut Check<'_>, refs: &[ParentRef], hostnames: &[std::sync::Arc<str>]) {
+    if check.is_empty("spec.parentRefs", refs) {
+        let mend = "add parentRefs: [{group: \"\", kind: Service, name: …}]";
+        check.warning("V0037", "spec", "the route attaches to nothing: it has no parentRefs", mend);
+    }
+    for (index, parent) in refs.iter().enumerate() {
+        if let Some(namespace) = &parent.namespace {
+            check.label(&format!("spec.parentRefs[{index}].namespace"), namespace);
+        }
+        // The default group and kind are a Gateway's; whoever writes only one of the two meant a Service.
+        let half = matches!(&*parent.kind, "Service" | "ServiceImport") && parent.target().is_none();
+        if half {
+            let group = if &*parent.kind == "Service" { "\"\"" } else { MCS_GROUP };
+            let reason =
+                format!("the group {:?} has no kind {}; the route does not attach", &*parent.group, parent.kind);
+            check.warning("V0042", &format!("spec.parentRefs[{index}]"), &reason, &format!("add group: {group}"));
+        }
+    }
+    for (index, host) in hostnames.iter().enumerate() {
+        check.hostname(&format!("spec.hostnames[{index}]"), host);
+    }
+    if !hostnames.is_empty() && refs.iter().any(|parent| parent.target().is_some()) {
+        let reason = "have no meaning where the parent is a Service: its own host names count";
+        check.warning("V0037", "spec.hostnames", reason, "remove them, or match a header");
+    }
+}
+
+fn http_match(check: &mut Check<'_>, base: &str, condition: &HttpRouteMatch) {
+    if let Some(path) = &condition.path {
+        let at = format!("{base}.path");
+        match path.match_type {
+            PathMatchType::Exact | PathMatchType::PathPrefix => check.text(
+                "V0022",
+                &format!("{at}.value"),
+                &path.value,
+                grammar::path(&path.value),
+                "write a path like /cart",
+            ),
+            PathMatchType::RegularExpression => no_regex(check, &at),
+            PathMatchType::Unknown(_) => {}
+        }
+    }
+    if let Some(method) = &condition.method {
+        http_method(check, &format!("{base}.method"), method);
+    }
+    values(check, &format!("{base}.headers"), &condition.headers, true);
+    values(check, &format!("{base}.queryParams"), &condition.query_params, false);
+}
+
+pub(super) fn http_method(check: &mut Check<'_>, path: &str, method: &str) {
+    if METHODS.contains(&method) {
+        return;
+    }
+    let upper = method.to_ascii_uppercase();
+    match METHODS.into_iter().find(|known| *known == upper).or_else(|| nearest(method, METHODS)) {
+        Some(near) => {
+            let reason = format!("{:?} is not a method; methods are upper case", clip(method));
+            check.error("V0025", path, &reason, &format!("did you mean {near}?"));
+        }
+        None => {
+            check.text("V0025", path, method, grammar::token(method), &format!("write one of {}", METHODS.join(", ")))
+        }
+    }
+}
+
+fn no_regex(check: &mut Check<'_>, path: &str) {
+    let reason = "regular expressions are not supported by this version: the rule matches nothing";
+    check.warning("V0041", &format!("{path}.type"), reason, "write Exact or a prefix");
+}
+
+fn values(check: &mut Check<'_>, list: &str, rules: &[ValueRule], headers: bool) {
+    bounded(check, list, rules.len(), 16);
+    let mut seen = HashSet::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let at = format!("{list}[{index}]");
+        check.text("V0021", &format!("{at}.name"), &rule.name, grammar::token(&rule.name), "write a name like x-user");
+        if rule.match_type == ValueMatchType::RegularExpression {
+            no_regex(check, &at);
+        } else if headers {
+            let rule_broken = grammar::header_value(&rule.value);
+            check.text("V0021", &format!("{at}.value"), &rule.value, rule_broken, "write the value as it is sent");
+        }
+        let name = if headers { rule.name.to_ascii_lowercase() } else { rule.name.to_string() };
+        if !seen.insert(name) {
+            let reason = format!("{:?} has a condition already; only the first counts (Gateway API)", clip(&rule.name));
+            check.warning("V0020", &format!("{at}.name"), &reason, "remove one of them");
+        }
+    }
+}
+
+fn grpc_method(check: &mut Check<'_>, base: &str, method: &GrpcMethodRule) {
+    let written = |text: &Option<std::sync::Arc<str>>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if !written(&method.service) && !written(&method.method) {
+        check.error("V0011", base, "service, method or both are needed", "add service: shop.v1.Cart");
+    }
+    if method.match_type == ValueMatchType::RegularExpression {
+        return no_regex(check, base);
+    }
+    let parts = [("service", &method.service, true), ("method", &method.method, false)];
+    for (field, text, dots) in parts {
+        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+            let checked = grammar::proto_name(text, dots);
+            check.text("V0043", &format!("{base}.{field}"), text, checked, "write the names of the .proto file");
+        }
+    }
+}
+
+fn filters(check: &mut Check<'_>, list: &str, all: &[RouteFilter], prefix_matched: bool) {
+    bounded(check, list, all.len(), 16);
+    let mut seen: Vec<std::mem::Discriminant<RouteFilter>> = Vec::new();
+    for (index, filter) in all.iter().enumerate() {
+        let at = format!("{list}[{index}]");
+        match filter {
+            RouteFilter::RequestHeaderModifier(change) => {
+                headers(check, &format!("{at}.requestHeaderModifier"), change)
+            }
+            RouteFilter::ResponseHeaderModifier(change) => {
+                headers(check, &format!("{at}.responseHeaderModifier"), change);
+            }
+            RouteFilter::RequestRedirect(to) => redirect(check, &format!("{at}.requestRedirect"), to, prefix_matched),
+            RouteFilter::UrlRewrite(to) => {
+                let at = format!("{at}.urlRewrite");
+                if let Some(host) = &to.hostname {
+                    check.hostname(&format!("{at}.hostname"), host);
+                }
+                if let Some(path) = &to.path {
+                    path_change(check, &format!("{at}.path"), path, prefix_matched);
+                }
+            }
+            RouteFilter::Unsupported(_) => continue,
+        }
+        if seen.contains(&std::mem::discriminant(filter)) {
+            check.error("V0027", &at, "a filter of the same type comes before it", "put both changes into one");
+        }
+        seen.push(std::mem::discriminant(filter));
+    }
+    let has = |wanted: fn(&RouteFilter) -> bool| all.iter().any(wanted);
+    if has(|f| matches!(f, RouteFilter::RequestRedirect(_))) && has(|f| matches!(f, RouteFilter::UrlRewrite(_))) {
+        check.error("V0027", list, "a rule cannot redirect and rewrite", "keep one of the two");
+    }
+}
+
+fn headers(check: &mut Check<'_>, base: &str, change: &HeaderModifier) {
+    for (field, all) in [("set", &change.set), ("add", &change.add)] {
+        for (index, header) in all.iter().enumerate() {
+            let at = format!("{base}.{field}[{index}]");
+            header_name(check, &format!("{at}.name"), &header.name);
+            let checked = grammar::header_value(&header.value);
+            check.text("V0021", &format!("{at}.value"), &header.value, checked, "write the value as it is sent");
+        }
+    }
+    for (index, name) in change.remove.iter().enumerate() {
+        header_name(check, &format!("{base}.remove[{index}]"), name);
+    }
+}
+
+fn header_name(check: &mut Check<'_>, path: &str, name: &str) {
+    check.text("V0021", path, name, grammar::token(name), "write a name like x-user");
+    // What frames a message or belongs to one connection is not a route's to change (RFC 9110 §7.6.1).
+    let own = ["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+    if own.contains(&&*name.to_ascii_lowercase()) {
+        let mend = if name.eq_ignore_ascii_case("host") { "use a URLRewrite with hostname" } else { "remove it" };
+        check.error("V0021", path, &format!("{name:?} is not a route's to change"), mend);
+    }
+}
+
+fn redirect(check: &mut Check<'_>, base: &str, to: &RedirectFilter, prefix_matched: bool) {
+    if ![301, 302, 303, 307, 308].contains(&to.status_code) {
+        let reason = format!("{} is not a status of redirects", to.status_code);
+        check.error("V0028", &format!("{base}.statusCode"), &reason, "write 301, 302, 303, 307 or 308");
+    }
+    if let Some(scheme) = to.scheme.as_deref().filter(|scheme| !matches!(*scheme, "http" | "https")) {
+        let reason = format!("{:?} is not a scheme that is redirected to", clip(scheme));
+        check.error("V0017", &format!("{base}.scheme"), &reason, "write http or https");
+    }
+    if let Some(host) = &to.hostname {
+        check.hostname(&format!("{base}.hostname"), host);
+    }
+    if let Some(path) = &to.path {
+        path_change(check, &format!("{base}.path"), path, prefix_matched);
+    }
+}
+
+fn path_change(check: &mut Check<'_>, base: &str, path: &PathModifier, prefix_matched: bool) {
+    let (field, value) = match path.modifier_type {
+        PathModifierType::ReplaceFullPath => ("replaceFullPath", &path.replace_full_path),
+        PathModifierType::ReplacePrefixMatch => ("replacePrefixMatch", &path.replace_prefix_match),
+        PathModifierType::Unknown(_) => return,
+    };
+    match value {
+        None => check.error("V0011", base, &format!("the field {field:?} is missing"), &format!("add {field}: /…")),
+        Some(text) if !text.is_empty() => {
+            check.text("V0022", &format!("{base}.{field}"), text, grammar::path(text), "write a path like /cart");
+        }
+        Some(_) => {}
+    }
+    if path.modifier_type == PathModifierType::ReplacePrefixMatch && !prefix_matched {
+        let reason = "a prefix can be replaced only where every match of the rule is a PathPrefix";
+        check.error("V0022", &format!("{base}.type"), reason, "write ReplaceFullPath, or match by PathPrefix");
+    }
+}
+
+fn backends(check: &mut Check<'_>, base: &str, refs: &[BackendRef], answered: bool, prefix_matched: bool) {
+    let list = format!("{base}.backendRefs");
+    bounded(check, &list, refs.len(), 16);
+    for (index, backend) in refs.iter().enumerate() {
+        let at = format!("{list}[{index}]");
+        if backend.weight > MAX_WEIGHT {
+            let reason = format!("{} is more than {MAX_WEIGHT}", backend.weight);
+            check.error("V0024", &format!("{at}.weight"), &reason, "only the ratio counts: write smaller numbers");
+        }
+        if let Some(namespace) = &backend.namespace {
+            check.label(&format!("{at}.namespace"), namespace);
+        }
+        match backend.target() {
+            Some(_) if backend.port.is_none() => {
+                check.error("V0011", &at, "the field \"port\" is missing", "add the port of the Service");
+            }
+            Some(_) => {}
+            None => {
+                let mend = match &*backend.kind {
+                    "ServiceImport" => format!("add group: {MCS_GROUP}"),
+                    _ => "write kind: Service or kind: ServiceImport with its group".to_owned(),
+                };
+                let reason = format!(
+                    "{:?} of the group {:?} cannot be a backend: its share is answered with 500",
+                    &*backend.kind, &*backend.group
+                );
+                check.warning("V0042", &format!("{at}.kind"), &reason, &mend);
+            }
+        }
+        filters(check, &format!("{at}.filters"), &backend.filters, prefix_matched);
+    }
+    let silent = refs.iter().all(|backend| backend.weight == 0);
+    if silent && !refs.is_empty() {
+        let reason = "all weights are 0: every request is answered with 500";
+        check.warning("V0024", &list, reason, "give one of them a weight");
+    }
+    if check.is_empty(&list, refs) && !answered {
+        let reason = "a rule without backendRefs: every request that it matches is answered with 500";
+        check.warning("V0024", base, reason, "add backendRefs");
+    }
+}
+
+fn limits(
+    check: &mut Check<'_>,
+    base: &str,
+    timeouts: &RouteTimeouts,
+    retry: Option<&RouteRetry>,
+    session: Option<Present>,
+) {
+    if let (Some(whole), Some(one)) = (timeouts.request, timeouts.backend_request)
+        && whole > Duration::ZERO
+        && one > whole
+    {
+        let path = format!("{base}.timeouts.backendRequest");
+        check.error("V0038", &path, "is longer than timeouts.request", "make it at most as long as the whole request");
+    }
+    for (index, code) in retry.iter().flat_map(|retry| retry.codes.iter().enumerate()) {
+        if !(400..600).contains(code) {
+            let path = format!("{base}.retry.codes[{index}]");
+            check.error("V0028", &path, &format!("{code} is not an error status"), "write codes from 400 to 599");
+        }
+    }
+    if let Some(RouteRetry { attempts: Some(0), .. }) = retry {
+        check.error("V0013", &format!("{base}.retry.attempts"), "0 is not at least 1", "remove retry to retry nothing");
+    }
+    if session.is_some() {
+        let path = format!("{base}.sessionPersistence");
+        check.warning("V0041", &path, "session persistence is not supported by this version", "remove it");
+    }
+}
