@@ -55,10 +55,10 @@ impl Wan {
     /// # Errors
     /// When it cannot be made.
     pub fn attach(&self, name: &str, public: &str) -> anyhow::Result<Namespace> {
-        let namespace = Namespace { name: format!("vn-{}-{name}", self.id) };
         let (inside, outside) = (format!("i{}{name}", self.id), format!("o{}{name}", self.id));
         // Names of interfaces have at most 15 characters.
         let (inside, outside) = (&inside[..inside.len().min(15)], &outside[..outside.len().min(15)]);
+        let namespace = Namespace { name: format!("vn-{}-{name}", self.id), public: inside.to_owned() };
         ip(&format!("netns add {}", namespace.name))?;
         ip(&format!("link add {inside} netns {} type veth peer name {outside} netns {}", namespace.name, self.name))?;
         ip(&format!("-n {} link set {outside} master wan up", self.name))?;
@@ -80,12 +80,22 @@ impl Drop for Wan {
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    /// Its interface to the others.
+    public: String,
 }
 
 impl Namespace {
     /// As `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Adds another address (of the same /24) that the other namespaces can reach.
+    ///
+    /// # Errors
+    /// When it is taken.
+    pub fn add_public(&self, address: &str) -> anyhow::Result<()> {
+        ip(&format!("-n {} addr add {address}/24 dev {}", self.name, self.public))
     }
 
     /// Adds an address that only this namespace can reach.
