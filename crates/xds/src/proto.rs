@@ -165,3 +165,85 @@ pub struct Value {
     #[prost(string, optional, tag = "3")]
     pub string_value: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// A length-delimited field.
+    fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag << 3 | 2, bytes.len() as u8];
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    #[test]
+    fn requests_have_envoys_layout() {
+        let request = DeltaDiscoveryRequest {
+            node: Some(Node { id: "n".into(), cluster: "c".into(), ..Node::default() }),
+            type_url: "t".into(),
+            resource_names_subscribe: vec!["a".into(), "b".into()],
+            resource_names_unsubscribe: vec!["d".into()],
+            initial_resource_versions: HashMap::from([("a".into(), "1".into())]),
+            response_nonce: "5".into(),
+            error_detail: Some(Status { code: 3, message: "m".into() }),
+        };
+        let expected = [
+            field(1, &[field(1, b"n"), field(2, b"c")].concat()),
+            field(2, b"t"),
+            field(3, b"a"),
+            field(3, b"b"),
+            field(4, b"d"),
+            field(5, &[field(1, b"a"), field(2, b"1")].concat()),
+            field(6, b"5"),
+            field(7, &[vec![0x08, 3], field(2, b"m")].concat()),
+        ];
+        assert_eq!(request.encode_to_vec(), expected.concat());
+    }
+
+    #[test]
+    fn responses_have_envoys_layout() {
+        let any = Any { type_url: "t".into(), value: Bytes::from_static(b"{}") };
+        let response = DeltaDiscoveryResponse {
+            system_version_info: "9".into(),
+            resources: vec![Resource { version: "1".into(), resource: Some(any), name: "a".into() }],
+            type_url: "t".into(),
+            nonce: "5".into(),
+            removed_resources: vec!["b".into()],
+            control_plane: Some(ControlPlane { identifier: "w".into() }),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let any = [field(1, b"t"), field(2, b"{}")].concat();
+        let expected = [
+            field(1, b"9"),
+            field(2, &[field(1, b"1"), field(2, &any), field(3, b"a")].concat()),
+            field(4, b"t"),
+            field(5, b"5"),
+            field(6, b"b"),
+            field(7, &field(1, b"w")),
+        ];
+        assert_eq!(response.encode_to_vec(), expected.concat());
+    }
+
+    #[test]
+    fn nodes_have_envoys_layout_and_unknown_fields_are_ignored() {
+        let value = field(3, b"shop/web");
+        let entry = [field(1, b"workload"), field(2, &value)].concat();
+        let metadata = field(1, &entry);
+        let bytes = [
+            field(1, b"n"),
+            field(3, &metadata),
+            // Locality, and a field of the future.
+            field(4, &field(1, b"region")),
+            field(6, b"envoy"),
+            field(10, b"feature"),
+            field(15, b"?"),
+        ];
+        let node = Node::decode(bytes.concat().as_slice()).unwrap();
+        assert_eq!(node.user_agent_name, "envoy");
+        assert_eq!(node.client_features, ["feature"]);
+        assert_eq!(crate::NodeInfo::from_proto(&node).workload, "shop/web");
+    }
+}

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
@@ -24,6 +25,9 @@ use crate::server::ADS;
 /// Acknowledgements that may wait to be sent; beyond, nothing more is read. A well-behaved server has one response per type in
 /// flight.
 const MAX_ACKS: usize = 64;
+
+/// Looking for what nobody uses more often than this would cost more than it saves.
+const LEAST_SWEEP: Duration = Duration::from_millis(100);
 
 /// Feeds a [`Client`](super::Client); run it on one task of a local task set.
 pub struct Session {
@@ -79,10 +83,12 @@ impl Session {
             acks: VecDeque::new(),
             awaited: self.shared.store().begin_stream(),
         };
-        let mut sweep = tokio::time::interval(self.options.idle_grace / 4);
+        let mut sweep = tokio::time::interval((self.options.idle_grace / 4).max(LEAST_SWEEP));
         loop {
             let asks = !stream.acks.is_empty() || self.shared.store().has_pending();
+            // In order, so that a simulation repeats itself: what is owed first, what comes last, so that a flood of it starves nothing.
             tokio::select! {
+                biased;
                 // tonic drops the receiver when the call has failed; why, `opening` or `responses` tell.
                 Ok(permit) = requests.reserve(), if asks => {
                     if let Some(request) = self.next_request(&mut stream) {
@@ -96,23 +102,27 @@ impl Session {
                         self.synced();
                     }
                 }
+                () = self.shared.wake.notified() => {}
+                _ = sweep.tick() => self.sweep(),
                 message = next(&mut responses), if stream.acks.len() < MAX_ACKS => {
                     let Some(response) = message? else { return Ok(()) };
                     self.apply(response, &mut stream);
                 }
-                () = self.shared.wake.notified() => {}
-                _ = sweep.tick() => {
-                    if self.state() == SessionState::Synced
-                        && let Some(before) = Instant::now().checked_sub(self.options.idle_grace)
-                    {
-                        let mut store = self.shared.store();
-                        store.sweep(before);
-                        if self.shared.progress().since <= before {
-                            store.drop_unused_cache();
-                        }
-                    }
-                }
             }
+        }
+    }
+
+    /// Gives back what nobody has used for a while. Not in silence: what was let go then could not be had again.
+    fn sweep(&self) {
+        if self.state() != SessionState::Synced {
+            return;
+        }
+        let Some(before) = Instant::now().checked_sub(self.options.idle_grace) else { return };
+        let synced_since = self.shared.progress().since;
+        let mut store = self.shared.store();
+        store.sweep(before);
+        if synced_since <= before {
+            store.drop_unused_cache();
         }
     }
 

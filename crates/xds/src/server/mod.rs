@@ -61,6 +61,12 @@ pub trait Source: 'static {
         let _ = (who, type_url, generation);
     }
 
+    /// A subscriber has been told everything up to the generation, and has answered for all of it, be it that nothing concerned
+    /// it. What it refused was reported before.
+    fn caught_up(&self, who: &Subscriber, generation: u64) {
+        let _ = (who, generation);
+    }
+
     /// A subscriber refused something of this type in the generation; the text names the resources and the reasons.
     fn rejected(&self, who: &Subscriber, type_url: &str, generation: u64, reason: &str) {
         let _ = (who, type_url, generation, reason);

@@ -140,6 +140,11 @@ impl StreamState {
         self.sendable().is_some()
     }
 
+    /// Whether nothing is due and nothing unacknowledged.
+    pub(super) fn is_settled(&self) -> bool {
+        self.types.iter().all(|state| !state.is_due() && state.in_flight.is_none())
+    }
+
     /// The first type in order that has something due. One that still waits for an acknowledgement holds those after it back:
     /// they may refer to what it is about to say.
     fn sendable(&self) -> Option<usize> {
@@ -230,9 +235,12 @@ impl TypeState {
                 continue;
             }
             if name == WILDCARD {
+                if !self.wildcard {
+                    // Once, so that what a client claims to have cannot grow from request to request.
+                    self.held.extend(versions.drain().map(|(name, version)| (name, Held::Version(version))));
+                }
                 self.wildcard = true;
                 self.owes_answer = true;
-                self.held.extend(versions.drain().map(|(name, version)| (name, Held::Version(version))));
                 self.due = Due::All;
                 continue;
             }
@@ -317,3 +325,6 @@ fn resource_error(name: String, reason: &str) -> ResourceError {
     let status = ProtoStatus { code: tonic::Code::Unimplemented as i32, message: reason.to_owned() };
     ResourceError { resource_name: Some(ResourceName { name }), error_detail: Some(status) }
 }
+
+#[cfg(test)]
+mod tests;

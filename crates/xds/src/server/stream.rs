@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 
 use super::state::{Asked, StreamState};
 use super::{ServerStats, Services, Subscriber};
-use crate::node::NodeInfo;
+use crate::node::{NodeInfo, PROTOCOL};
 use crate::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 /// Responses between the task and the connection. What a slow reader costs is bounded by acknowledgements: one response per
@@ -71,46 +71,70 @@ impl StreamTask {
         let mut changes = self.services.source.changes();
         let mut generation = *changes.borrow_and_update();
         let responses = self.responses.clone();
+        let mut caught_up = 0;
         loop {
-            // What can be said now is said before anything else is heard: a permit first, so that nothing is computed for a
-            // reader who does not read.
+            if generation > caught_up && self.state.is_settled() {
+                caught_up = generation;
+                self.services.source.caught_up(&self.state.who, generation);
+            }
+            // What can be said now is said before anything else is heard, and a permit comes first, so that nothing is computed
+            // for a reader who does not read. In order, so that a simulation repeats itself.
             let wants = generation > 0 && self.state.has_work();
             tokio::select! {
-                permit = responses.reserve(), if wants => {
-                    let Ok(permit) = permit else { return };
-                    let source = &*self.services.source;
-                    if let Some(mut response) = self.state.next_response(source, generation) {
-                        response.control_plane =
-                            Some(crate::proto::ControlPlane { identifier: self.services.identifier.to_string() });
-                        let stats = &self.services.stats;
-                        ServerStats::add(&stats.responses, 1);
-                        ServerStats::add(&stats.resources, response.resources.len());
-                        ServerStats::add(&stats.removals, response.removed_resources.len());
-                        permit.send(Ok(response));
-                    }
-                }
-                request = requests.next() => match request {
-                    Some(Ok(request)) => self.take(request),
-                    Some(Err(status)) => {
-                        ServerStats::add(&self.services.stats.malformed, 1);
-                        // The reader may be gone already.
-                        let _ = responses.try_send(Err(status));
-                        return;
-                    }
-                    None => return,
-                },
+                biased;
+                () = responses.closed() => return,
                 () = changed(&mut changes) => {
                     generation = *changes.borrow_and_update();
                     self.state.everything_may_have_changed();
                 }
-                () = responses.closed() => return,
+                permit = responses.reserve(), if wants => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(response) = self.next_response(generation) {
+                        permit.send(Ok(response));
+                    }
+                }
+                request = requests.next() => {
+                    let ended = match request {
+                        None => return,
+                        Some(Ok(request)) => self.take(request),
+                        Some(Err(status)) => {
+                            ServerStats::add(&self.services.stats.malformed, 1);
+                            Err(status)
+                        }
+                    };
+                    if let Err(status) = ended {
+                        // The reader may be gone already.
+                        let _ = responses.try_send(Err(status));
+                        return;
+                    }
+                }
             }
         }
     }
 
-    fn take(&mut self, request: DeltaDiscoveryRequest) {
+    fn next_response(&mut self, generation: u64) -> Option<DeltaDiscoveryResponse> {
+        let mut response = self.state.next_response(&*self.services.source, generation)?;
+        let identifier = self.services.identifier.to_string();
+        response.control_plane = Some(crate::proto::ControlPlane { identifier });
+        let stats = &self.services.stats;
+        ServerStats::add(&stats.responses, 1);
+        ServerStats::add(&stats.resources, response.resources.len());
+        ServerStats::add(&stats.removals, response.removed_resources.len());
+        Some(response)
+    }
+
+    fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(node) = &request.node {
-            self.state.who.node = NodeInfo::from_proto(node);
+            let node = NodeInfo::from_proto(node);
+            let theirs = node.versions;
+            self.state.who.node = node;
+            if PROTOCOL.common(theirs).is_none() {
+                let (least, most) = (PROTOCOL.least, PROTOCOL.most);
+                return Err(Status::failed_precondition(format!(
+                    "this control plane speaks versions {least} to {most} of the protocol, the client {} to {}",
+                    theirs.least, theirs.most
+                )));
+            }
         }
         let source = &self.services.source;
         let stats = &self.services.stats;
@@ -129,6 +153,7 @@ impl StreamTask {
                 }
             }
         }
+        Ok(())
     }
 }
 
