@@ -227,7 +227,7 @@ fn header_change(change: &HeaderModifier) -> HeaderChange {
     HeaderChange {
         set: values(&change.set),
         add: values(&change.add),
-        remove: change.remove.iter().map(|name| lower(name)).collect(),
+        remove: change.remove.iter().map(lower).collect(),
     }
 }
 

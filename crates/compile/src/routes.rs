@@ -27,7 +27,7 @@ pub(crate) struct Parent {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Route {
     parents: Vec<(Parent, Option<Vec<u16>>)>,
-    act: Option<Act>,
+    act: Act,
     /// Ties are broken by age, then name.
     age: (bool, Arc<str>, ObjectName),
     at: Location,
@@ -86,13 +86,13 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
         }
         _ => return None,
     };
+    // A route that is meant for none of our kinds is someone else's: its backends are not ours to judge.
+    if parents.iter().all(|parent| parent.target().is_none()) {
+        return None;
+    }
     let parents: Vec<_> =
         parents.iter().enumerate().filter_map(|(i, parent)| attach(view, object, i, parent, &mut faults)).collect();
-    // A route that attaches to nothing of ours is someone else's: its backends are not ours to judge.
-    if parents.is_empty() && faults.iter().all(|fault| fault.code != "V0350" && fault.code != "V0351") {
-        faults.clear();
-    }
-    Some(Route { parents, act: Some(act), age: age(object), at: object.at.clone(), faults })
+    Some(Route { parents, act, age: age(object), at: object.at.clone(), faults })
 }
 
 /// Every route at every parent, the older first, then by name.
@@ -100,7 +100,7 @@ pub(crate) fn attachments(routes: &Memo<(KindName, ObjectName), Option<Route>>) 
     let mut all: BTreeMap<Parent, Vec<Attached>> = BTreeMap::new();
     for route in routes.iter().filter_map(|(_, route)| route.as_ref().as_ref()) {
         for (parent, ports) in &route.parents {
-            let Some(act) = route.act.clone() else { continue };
+            let act = route.act.clone();
             let consumer = (act.name().namespace != parent.name.namespace).then(|| Arc::clone(&act.name().namespace));
             let act = if consumer.is_some() { act.for_callers_in(consumer) } else { act };
             let attached = Attached { ports: ports.clone(), act, at: route.at.clone(), age: route.age.clone() };
