@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use veer_core::inbound::TrustBundle;
-use veer_core::{ClusterName, GatewayConfig, ObjectName, Offer, Path, TrustDomain};
+use veer_core::{
+    ClusterName, Endpoints, GatewayConfig, Inbound, ObjectName, Offer, Path, Service, ServiceHost, TrustDomain,
+};
 use veer_resources::{Diagnostic, KindName};
 
 use crate::admit::{Import, admit};
@@ -20,7 +22,7 @@ use crate::catalog::{Catalog, ObjectKey};
 use crate::checks::{self, check};
 use crate::links;
 use crate::meaning::{Meaning, Refused};
-use crate::memo::{Dirty, Key, Memo};
+use crate::memo::{Changed, Dirty, Key, Memo};
 use crate::routes::{Route, attachments, route};
 use crate::service::{Compiled, service};
 use crate::shape::{Shape, shape};
@@ -40,7 +42,17 @@ pub struct Compiler {
     services: Memo<ObjectName, Compiled>,
     callees: Memo<ObjectName, Callee>,
     checks: Memo<ObjectKey, Vec<Diagnostic>>,
+    parts: Parts,
     last: Option<Meaning>,
+}
+
+/// The parts of a meaning that are many.
+#[derive(Default)]
+struct Parts {
+    services: BTreeMap<String, Arc<Service>>,
+    endpoints: BTreeMap<ServiceHost, Arc<Endpoints>>,
+    inbound: BTreeMap<ObjectName, Arc<Inbound>>,
+    offers: BTreeMap<ClusterName, BTreeMap<ObjectName, Arc<Offer>>>,
 }
 
 /// Compiles a world from nothing.
@@ -83,20 +95,57 @@ impl Compiler {
         self.name_services(&mut db, &mut dirty);
         self.attach_routes(&mut db, &mut dirty);
 
-        let names: Vec<ObjectName> = db.shapes.keys().cloned().collect();
-        self.services
+        let names = db.shapes.keys().cloned();
+        let services = self
+            .services
             .update(names, &dirty, |name, reads, last| service(View { db: &db, reads }, world.sealer, name, last));
-        let workloads: Vec<ObjectName> = db.catalog.of_kind(KindName::Workload).map(|object| object.name()).collect();
-        self.callees.update(workloads, &dirty, |name, reads, _| callee(View { db: &db, reads }, name));
-        let checked: Vec<ObjectKey> =
-            checks::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key()).collect();
+        let workloads = db.catalog.of_kind(KindName::Workload).map(|object| object.name());
+        let callees = self.callees.update(workloads, &dirty, |name, reads, _| callee(View { db: &db, reads }, name));
+        let checked = checks::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key());
         self.checks.update(checked, &dirty, |key, reads, _| check(View { db: &db, reads }, key));
 
         faults.extend(links.faults);
         self.db = Some(db);
+        self.keep(services, callees);
         let meaning = self.gather(world, links.paths, links.bundles, refused, faults);
         self.last = Some(meaning.clone());
         meaning
+    }
+
+    /// Puts what services and workloads mean now in place of what they meant. A host, an address and an offer come of one
+    /// service only, so that all old ones may go before any new one comes.
+    fn keep(&mut self, services: Changed<ObjectName, Compiled>, callees: Changed<ObjectName, Callee>) {
+        let parts = &mut self.parts;
+        for (name, old) in &services {
+            let Some(old) = old else { continue };
+            for (host, service) in &old.services {
+                parts.services.remove(host.as_str());
+                service.addresses.iter().for_each(|address| drop(parts.services.remove(&address.to_string())));
+                parts.endpoints.remove(host);
+            }
+            for peer in old.offers.keys() {
+                parts.offers.get_mut(peer).and_then(|offers| offers.remove(name));
+            }
+        }
+        for (name, _) in services {
+            let Some(now) = self.services.get(&name) else { continue };
+            for (host, service) in &now.services {
+                for address in &service.addresses {
+                    parts.services.insert(address.to_string(), Arc::clone(service));
+                }
+                parts.services.insert(host.to_string(), Arc::clone(service));
+            }
+            parts.endpoints.extend(now.endpoints.iter().map(|(host, e)| (host.clone(), Arc::clone(e))));
+            for (peer, offer) in &now.offers {
+                parts.offers.entry(peer.clone()).or_default().insert(name.clone(), Arc::clone(offer));
+            }
+        }
+        for (name, _) in callees {
+            match self.callees.get(&name).and_then(|callee| callee.inbound.clone()) {
+                Some(inbound) => parts.inbound.insert(name, inbound),
+                None => parts.inbound.remove(&name),
+            };
+        }
     }
 
     fn note_epochs(&mut self, world: &World<'_>, db: &Db, dirty: &mut Dirty) {
@@ -122,7 +171,7 @@ impl Compiler {
                 _ => Err("there is no Link for this cluster".to_owned()),
             }
         });
-        for unit in changed {
+        for (unit, _) in changed {
             let import = self.admissions.get(&unit).and_then(|admission| admission.as_ref().as_ref().ok());
             let (cluster, name) = unit;
             dirty.insert(Key::Import(name.clone()));
@@ -145,7 +194,7 @@ impl Compiler {
         if changed.is_empty() {
             return;
         }
-        for name in changed {
+        for (name, _) in changed {
             match self.shapes.get(&name) {
                 Some(shape) => db.shapes.insert(name.clone(), Arc::clone(shape)),
                 None => db.shapes.remove(&name),
@@ -166,8 +215,7 @@ impl Compiler {
 
     fn attach_routes(&mut self, db: &mut Db, dirty: &mut Dirty) {
         let kinds = [KindName::HttpRoute, KindName::GrpcRoute, KindName::TcpRoute];
-        let keys: Vec<ObjectKey> =
-            kinds.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.key()).collect();
+        let keys = kinds.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.key());
         let changed = self.routes.update(keys, dirty, |key, reads, _| route(View { db, reads }, key));
         if !changed.is_empty() {
             replace(&mut db.attached, attachments(&self.routes), Key::Attached, dirty);
@@ -182,26 +230,13 @@ impl Compiler {
         mut refused: Vec<Refused>,
         mut faults: Vec<Diagnostic>,
     ) -> Meaning {
-        let mut services = BTreeMap::new();
-        let mut endpoints = BTreeMap::new();
-        let mut offers: BTreeMap<ClusterName, Vec<Arc<Offer>>> =
-            paths.keys().map(|peer| (peer.clone(), Vec::new())).collect();
-        let mut offered = Vec::new();
-        for (_, compiled) in self.services.iter() {
-            for (host, service) in &compiled.services {
-                for address in &service.addresses {
-                    services.insert(address.to_string(), Arc::clone(service));
-                }
-                services.insert(host.to_string(), Arc::clone(service));
-            }
-            endpoints.extend(compiled.endpoints.iter().map(|(host, e)| (host.clone(), Arc::clone(e))));
-            for (peer, offer) in &compiled.offers {
-                offers.entry(peer.clone()).or_default().push(Arc::clone(offer));
-            }
-            offered.extend(compiled.gateway.clone());
-            faults.extend(compiled.faults.iter().cloned());
-        }
-        let inbound = self.callees.iter().filter_map(|(name, c)| Some((name.clone(), Arc::clone(c.inbound.as_ref()?))));
+        let offers = paths.keys().map(|peer| {
+            let offers = self.parts.offers.get(peer).into_iter().flat_map(|offers| offers.values().cloned());
+            (peer.clone(), offers.collect())
+        });
+        let offers = offers.collect();
+        let offered = self.services.iter().filter_map(|(_, compiled)| compiled.gateway.clone()).collect();
+        faults.extend(self.services.iter().flat_map(|(_, compiled)| compiled.faults.iter().cloned()));
         faults.extend(self.shapes.iter().flat_map(|(_, shape)| shape.faults.iter().cloned()));
         faults
             .extend(self.routes.iter().filter_map(|(_, r)| r.as_ref().as_ref()).flat_map(|r| r.faults.iter().cloned()));
@@ -223,9 +258,9 @@ impl Compiler {
         };
         let last = self.last.as_ref();
         Meaning {
-            services,
-            endpoints,
-            inbound: inbound.collect(),
+            services: self.parts.services.clone(),
+            endpoints: self.parts.endpoints.clone(),
+            inbound: self.parts.inbound.clone(),
             paths: share(paths, last.map(|last| &last.paths)),
             bundles: share(bundles, last.map(|last| &last.bundles)),
             gateway: match last {

@@ -2,7 +2,7 @@
 //! when, one of those things changed. A unit whose result is equal to the last one stops the change there.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -74,59 +74,101 @@ impl Reads {
 }
 
 /// Results of one kind of unit, by the unit's name.
-pub(crate) struct Memo<K, V>(BTreeMap<K, Entry<V>>);
+pub(crate) struct Memo<K, V> {
+    entries: BTreeMap<K, Entry<V>>,
+    readers: HashMap<Key, BTreeSet<K>>,
+}
 
 struct Entry<V> {
     reads: Vec<Key>,
     value: Arc<V>,
 }
 
+/// A unit that is new, gone or whose result is another one, with the result that it had.
+pub(crate) type Changed<K, V> = Vec<(K, Option<Arc<V>>)>;
+
 impl<K: Ord + Clone, V: PartialEq> Memo<K, V> {
-    /// Brings the results up to date for exactly the units of `wanted`. `compute` gets the last result, to reuse parts of it.
-    /// Returns the units that are new, gone or whose result is another one.
+    /// Brings the results up to date for exactly the units of `wanted`, which come in order. `compute` gets the last result, to
+    /// reuse parts of it.
     pub fn update(
         &mut self,
         wanted: impl IntoIterator<Item = K>,
         dirty: &Dirty,
         compute: impl Fn(&K, &Reads, Option<&V>) -> V,
-    ) -> Vec<K> {
-        let mut old = std::mem::take(&mut self.0);
+    ) -> Changed<K, V> {
+        let (new, gone) = self.differences(wanted);
         let mut changed = Vec::new();
-        for unit in wanted {
-            let last = old.remove(&unit);
-            let entry = match last {
-                Some(entry) if !entry.reads.iter().any(|key| dirty.contains(key)) => entry,
+        for unit in gone {
+            let old = self.entries.remove(&unit).map(|entry| {
+                self.forget(&unit, &entry.reads);
+                entry.value
+            });
+            changed.push((unit, old));
+        }
+        let mut stale: BTreeSet<K> = dirty.iter().filter_map(|key| self.readers.get(key)).flatten().cloned().collect();
+        stale.extend(new);
+        for unit in stale {
+            let last = self.entries.remove(&unit);
+            let reads = Reads::default();
+            let value = compute(&unit, &reads, last.as_ref().map(|entry| &*entry.value));
+            let reads = reads.into_keys();
+            if let Some(last) = &last {
+                self.forget(&unit, &last.reads);
+            }
+            for key in &reads {
+                self.readers.entry(key.clone()).or_default().insert(unit.clone());
+            }
+            let value = match last {
+                Some(last) if *last.value == value => last.value,
                 last => {
-                    let reads = Reads::default();
-                    let value = compute(&unit, &reads, last.as_ref().map(|e| &*e.value));
-                    let reads = reads.into_keys();
-                    match last {
-                        Some(last) if *last.value == value => Entry { reads, value: last.value },
-                        _ => {
-                            changed.push(unit.clone());
-                            Entry { reads, value: Arc::new(value) }
-                        }
-                    }
+                    changed.push((unit.clone(), last.map(|entry| entry.value)));
+                    Arc::new(value)
                 }
             };
-            self.0.insert(unit, entry);
+            self.entries.insert(unit, Entry { reads, value });
         }
-        changed.extend(old.into_keys());
         changed
     }
 
     pub fn get(&self, unit: &K) -> Option<&Arc<V>> {
-        self.0.get(unit).map(|entry| &entry.value)
+        self.entries.get(unit).map(|entry| &entry.value)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Arc<V>)> {
-        self.0.iter().map(|(unit, entry)| (unit, &entry.value))
+        self.entries.iter().map(|(unit, entry)| (unit, &entry.value))
+    }
+
+    /// Units that are wanted and not there, and the other way round: one walk over two ordered sequences.
+    fn differences(&self, wanted: impl IntoIterator<Item = K>) -> (Vec<K>, Vec<K>) {
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        let mut known = self.entries.keys().peekable();
+        for unit in wanted {
+            while let Some(old) = known.next_if(|old| **old < unit) {
+                gone.push(old.clone());
+            }
+            if known.next_if(|old| **old == unit).is_none() {
+                new.push(unit);
+            }
+        }
+        gone.extend(known.cloned());
+        (new, gone)
+    }
+
+    fn forget(&mut self, unit: &K, reads: &[Key]) {
+        for key in reads {
+            if let Some(readers) = self.readers.get_mut(key) {
+                readers.remove(unit);
+                if readers.is_empty() {
+                    self.readers.remove(key);
+                }
+            }
+        }
     }
 }
 
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { entries: BTreeMap::new(), readers: HashMap::new() }
     }
 }
 
@@ -147,8 +189,9 @@ mod tests {
                 u32::from(*unit)
             })
         };
-        assert_eq!(update(&Dirty::new()), [1, 2]);
+        assert_eq!(update(&Dirty::new()), [(1, None), (2, None)]);
         assert_eq!((update(&Dirty::new()), runs.get()), (vec![], 2));
         assert_eq!((update(&Dirty::from([Key::Links])), runs.get()), (vec![], 3), "run again, but nothing came of it");
+        assert_eq!(memo.update([2, 3], &Dirty::new(), |_, _, _| 3), [(1, Some(Arc::new(1))), (3, None)]);
     }
 }

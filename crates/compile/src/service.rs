@@ -72,6 +72,10 @@ pub(crate) fn service(
         compiled.add(service, copies, import_policy.clone().unwrap_or_default());
     }
     for (peer, alias) in &shape.peer_names {
+        // Two services may come to one such name, `a-b` of `c` and `a` of `b-c`: the first has it.
+        if view.alias(alias).is_none_or(|(base, _)| base != name) {
+            continue;
+        }
         let (Ok(host), Some(import)) = (ServiceHost::cluster_local(alias), view.import(name, peer)) else { continue };
         let port = |p: &veer_core::offer::OfferPort| Port { port: p.port, name: p.name.clone(), protocol: p.protocol };
         let offered: Vec<Port> = import.ports.iter().map(port).collect();
