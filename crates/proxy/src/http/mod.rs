@@ -1,0 +1,60 @@
+//! HTTP as a proxy sees it: bodies, fields, local answers, server connections. Nothing here knows of services or endpoints.
+
+pub mod body;
+pub mod fields;
+pub mod replay;
+pub mod reply;
+pub mod serve;
+pub mod upgrade;
+
+/// What the caller of a hop spoke; travels in the hop field [`fields::VEER_PROTO`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// gRPC, which is HTTP/2.
+    Grpc,
+}
+
+impl Protocol {
+    /// As it is written in the hop field and as a label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+            Protocol::Grpc => "grpc",
+        }
+    }
+
+    /// As a label of metrics.
+    pub fn label(self) -> veer_telemetry::Protocol {
+        match self {
+            Protocol::Http1 => veer_telemetry::Protocol::Http1,
+            Protocol::Http2 => veer_telemetry::Protocol::Http2,
+            Protocol::Grpc => veer_telemetry::Protocol::Grpc,
+        }
+    }
+
+    /// Reads [`Self::as_str`].
+    pub fn from_bytes(text: &[u8]) -> Option<Self> {
+        match text {
+            b"http/1.1" => Some(Protocol::Http1),
+            b"h2" => Some(Protocol::Http2),
+            b"grpc" => Some(Protocol::Grpc),
+            _ => None,
+        }
+    }
+
+    /// What a request speaks.
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        if fields::is_grpc(request.headers()) {
+            Protocol::Grpc
+        } else if request.version() == http::Version::HTTP_2 {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        }
+    }
+}

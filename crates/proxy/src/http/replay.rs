@@ -1,0 +1,214 @@
+//! A request's body that may be needed again: kept up to a limit while it is sent.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// Most that is kept of one body. Larger ones are sent once.
+pub const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// The owner's side: makes a body for each try.
+#[derive(Debug, Clone)]
+pub struct Replay(Option<Rc<RefCell<Tape>>>);
+
+/// The body of one try. Only the newest try may read; an older one, still held by a connection that gave up on it, fails.
+#[derive(Debug)]
+pub struct TryBody {
+    tape: Option<Rc<RefCell<Tape>>>,
+    generation: u32,
+    next: usize,
+    trailers_sent: bool,
+}
+
+#[derive(Debug)]
+struct Tape {
+    source: Incoming,
+    generation: u32,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Whether `kept` still holds everything from the start.
+    whole: bool,
+    /// Whether any of it was given to a connection.
+    touched: bool,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    failed: bool,
+    read: u64,
+}
+
+/// The request's body could not be read to its end, or it was taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum TryBodyError {
+    /// The downstream failed.
+    #[error("the downstream ended the request's body early: {0}")]
+    Downstream(hyper::Error),
+    /// A newer try took over.
+    #[error("another try has taken over")]
+    Superseded,
+}
+
+impl Replay {
+    /// Takes the downstream's body. One that has ended already costs nothing.
+    pub fn new(source: Incoming) -> Self {
+        if source.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Rc::new(RefCell::new(Tape {
+            source,
+            generation: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            whole: true,
+            touched: false,
+            trailers: None,
+            ended: false,
+            failed: false,
+            read: 0,
+        }))))
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self(None)
+    }
+
+    /// The body for the next try; takes the source from the one before.
+    pub fn next_try(&self) -> TryBody {
+        let generation = self.0.as_ref().map_or(0, |tape| {
+            let mut tape = tape.borrow_mut();
+            tape.generation += 1;
+            tape.generation
+        });
+        TryBody { tape: self.0.clone(), generation, next: 0, trailers_sent: false }
+    }
+
+    /// Whether another try would see the whole body.
+    pub fn can_repeat(&self) -> bool {
+        self.0.as_ref().is_none_or(|tape| {
+            let tape = tape.borrow();
+            (tape.whole || !tape.touched) && !tape.failed
+        })
+    }
+
+    /// No further try will come: what comes from now on is not kept.
+    pub fn commit(&self) {
+        if let Some(tape) = &self.0 {
+            tape.borrow_mut().whole = false;
+        }
+    }
+
+    /// Whether the downstream failed to deliver the body.
+    pub fn failed(&self) -> bool {
+        self.0.as_ref().is_some_and(|tape| tape.borrow().failed)
+    }
+
+    /// Whether the body was read to its end.
+    pub fn ended(&self) -> bool {
+        self.0.as_ref().is_none_or(|tape| tape.borrow().ended)
+    }
+
+    /// Bytes read from the downstream so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |tape| tape.borrow().read)
+    }
+}
+
+impl TryBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Replay::empty().next_try()
+    }
+}
+
+impl Tape {
+    fn keep(&mut self, data: &Bytes) {
+        if !self.whole {
+            return;
+        }
+        if self.kept_bytes + data.len() > REPLAY_LIMIT {
+            self.whole = false;
+            return;
+        }
+        self.kept_bytes += data.len();
+        self.kept.push(data.clone());
+    }
+}
+
+impl Body for TryBody {
+    type Data = Bytes;
+    type Error = TryBodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TryBodyError>>> {
+        let this = &mut *self;
+        let Some(tape) = &this.tape else { return Poll::Ready(None) };
+        let mut tape = tape.borrow_mut();
+        if tape.generation != this.generation {
+            return Poll::Ready(Some(Err(TryBodyError::Superseded)));
+        }
+        tape.touched = true;
+        if let Some(data) = tape.kept.get(this.next).cloned() {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if !tape.whole && !tape.kept.is_empty() {
+            // Nobody reads them again.
+            tape.kept = Vec::new();
+            this.next = 0;
+        }
+        if tape.ended {
+            let trailers = tape.trailers.clone().filter(|_| !this.trailers_sent);
+            this.trailers_sent = true;
+            return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
+        }
+        match Pin::new(&mut tape.source).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                tape.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tape.failed = true;
+                Poll::Ready(Some(Err(TryBodyError::Downstream(error))))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    tape.read += data.len() as u64;
+                    tape.keep(data);
+                    if tape.whole {
+                        this.next += 1;
+                    }
+                    tape.ended = tape.source.is_end_stream();
+                } else if let Some(fields) = frame.trailers_ref() {
+                    tape.trailers = Some(fields.clone());
+                    tape.ended = true;
+                    this.trailers_sent = true;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tape.as_ref().is_none_or(|tape| {
+            let tape = tape.borrow();
+            let trailers_left = tape.trailers.is_some() && !self.trailers_sent;
+            tape.generation == self.generation && tape.ended && self.next >= tape.kept.len() && !trailers_left
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(tape) = &self.tape else { return SizeHint::with_exact(0) };
+        let tape = tape.borrow();
+        let kept: u64 = tape.kept.iter().skip(self.next).map(|data| data.len() as u64).sum();
+        match tape.source.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + kept),
+            None => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Connections to the application beside this proxy.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::header::{self, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Response, Version, request};
+use hyper::body::Incoming;
+
+use crate::error::RequestError;
+use crate::http::fields;
+use crate::http::replay::{Replay, TryBody};
+use crate::pool::{Key, Lease, Reach, Ready};
+use crate::worker::Worker;
+
+/// Connections that may turn out to be closed before a new one is opened in any case.
+const STALE_TRIES: usize = 3;
+
+/// A request for the application.
+pub struct Asked {
+    /// The head, without `Host`.
+    pub head: request::Parts,
+    /// As the caller wrote it.
+    pub authority: Authority,
+    /// The protocol that the caller wants to change to.
+    pub upgrade: Option<HeaderValue>,
+    /// The body.
+    pub body: Replay,
+    /// Whether the application speaks HTTP/2 (h2c), else HTTP/1.1.
+    pub http2: bool,
+}
+
+/// Sends the request. A connection that had waited may have been closed by the application meanwhile: the request is sent again
+/// on another when nothing of it was taken up, or when repeating does no harm.
+///
+/// # Errors
+/// Why there is no answer, and whether the application may have seen the request.
+pub async fn ask(
+    worker: &Rc<Worker>,
+    app: SocketAddr,
+    asked: &Asked,
+) -> Result<(Response<Incoming>, Lease), (RequestError, bool)> {
+    let pools = &worker.inbound.app;
+    let key = Key {
+        cluster: worker.process.own_cluster().clone(),
+        address: app.ip(),
+        port: app.port(),
+        identity: None,
+        service: None,
+    };
+    let upstream = pools.upstream(&key);
+    let reach = Reach::Plain(app);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let fresh = asked.upgrade.is_some() || tries > STALE_TRIES;
+        let connected = match upstream.h2_ready() {
+            _ if !asked.http2 => upstream.h1(&reach, fresh).await,
+            Ready::Place(lease) => Ok(Lease::H2(lease)),
+            Ready::Busy(lease) => {
+                upstream.open_another(&reach);
+                Ok(Lease::H2(lease))
+            }
+            Ready::Nothing => upstream.h2(&reach).await,
+        };
+        let mut lease = connected.map_err(|error| (RequestError::Connect(error.to_string()), false))?;
+        let failed = match lease.send(request_for(asked)).await {
+            Ok(response) => {
+                asked.body.commit();
+                return Ok((response, lease));
+            }
+            Err(failed) => failed,
+        };
+        if asked.body.failed() {
+            return Err((RequestError::BodyIncomplete, true));
+        }
+        let harmless = failed.nothing_sent
+            || (lease.reused() && failed.error.is_incomplete_message() && asked.head.method.is_idempotent());
+        if harmless && asked.body.can_repeat() && tries <= STALE_TRIES {
+            continue;
+        }
+        let text = failed.error.to_string();
+        let error =
+            if failed.error.is_parse() { RequestError::UpstreamProtocol(text) } else { RequestError::Lost(text) };
+        return Err((error, !failed.nothing_sent));
+    }
+}
+
+fn request_for(asked: &Asked) -> Request<TryBody> {
+    let mut head = asked.head.clone();
+    if asked.http2 {
+        head.version = Version::HTTP_2;
+        head.uri = fields::absolute_target(&asked.authority, &head.uri);
+    } else {
+        head.version = Version::HTTP_11;
+        head.uri = fields::origin_target(&head.uri);
+        if let Ok(host) = HeaderValue::from_str(asked.authority.as_str()) {
+            head.headers.insert(header::HOST, host);
+        }
+        if let Some(upgrade) = &asked.upgrade {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(header::UPGRADE, upgrade.clone());
+        }
+    }
+    Request::from_parts(head, asked.body.next_try())
+}

@@ -1,0 +1,103 @@
+//! The mesh port: mutual TLS, always.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio_rustls::server::TlsStream;
+use veer_core::sni::Sni;
+use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, ClientAuth, VerifiedPeer, clock};
+use veer_net::{Listener, Stream};
+use veer_telemetry::family::counters;
+
+use super::state::Caller;
+use super::{request, tcp};
+use crate::http::serve::{self, Close};
+use crate::tcp::Copied;
+use crate::worker::Worker;
+
+/// A handshake takes two round trips; whoever needs longer does not mean it.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
+/// Serves the mesh port.
+pub async fn listen(worker: Rc<Worker>, listener: Listener) {
+    let serving = Rc::clone(&worker);
+    worker.accept(listener, "inbound", move |stream, _| connection(Rc::clone(&serving), stream)).await;
+}
+
+async fn connection(worker: Rc<Worker>, stream: Stream) {
+    let process = &worker.process;
+    let tls = process.identity.server_config(&[ALPN_H2, ALPN_HTTP1, ALPN_TCP], ClientAuth::Workloads);
+    let accepted = tokio::time::timeout(HANDSHAKE_TIME, veer_identity::accept(stream, tls)).await;
+    let count =
+        |outcome: &str| process.telemetry.metrics.counter(&counters::TLS_HANDSHAKES, &["inbound", outcome]).inc();
+    let (stream, peer) = match accepted {
+        Ok(Ok((stream, Some(peer)))) => {
+            count("ok");
+            (stream, peer)
+        }
+        Ok(Ok((_, None))) => return count("no_certificate"),
+        Ok(Err(error)) => return count(error.outcome()),
+        Err(_) => return count("timeout"),
+    };
+    // The name is a hint about the port; who may use the port is decided by the identity.
+    let port = stream.get_ref().1.server_name().and_then(|name| name.parse::<Sni>().ok()).and_then(|sni| sni.port());
+    let Some(port) = port else {
+        worker.refused("inbound", "no_server_name");
+        return;
+    };
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let end = end_of(&worker, &peer);
+    let caller = Rc::new(Caller { peer: Some(peer), port });
+    match alpn.as_deref() {
+        Some(ALPN_H2) => {
+            let drain = worker.drain.clone();
+            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+            serve::http2(stream, handle, end, &drain).await;
+        }
+        Some(ALPN_HTTP1) => {
+            let drain = worker.drain.clone();
+            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+            serve::http1(stream, handle, end, &drain).await;
+        }
+        Some(ALPN_TCP) => bytes(worker, stream, caller, end).await,
+        _ => worker.refused("inbound", "no_protocol"),
+    }
+}
+
+async fn bytes(worker: Rc<Worker>, stream: TlsStream<Stream>, caller: Rc<Caller>, end: impl Future<Output = Close>) {
+    let serving = tcp::serve(&worker, Copied(stream), &caller);
+    let cut = async {
+        // Bytes cannot be drained: they end when nobody may be believed any more.
+        if end.await == Close::Gracefully {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = cut => {}
+    }
+}
+
+/// When a connection must end: before the first of both certificates does, or at once when the peer's trust domain is believed
+/// no more. Callers leave earlier by themselves.
+fn end_of(worker: &Rc<Worker>, peer: &VerifiedPeer) -> impl Future<Output = Close> + use<> {
+    let identity = worker.process.identity.clone();
+    let domain = peer.id.trust_domain.clone();
+    let ends = peer.not_after.min(identity.svid().not_after);
+    let left = ends.duration_since(clock::now()).unwrap_or_default();
+    let share = 0.92 + 0.06 * worker.rng.borrow_mut().f64();
+    let deadline = tokio::time::Instant::now() + left.mul_f64(share);
+    let mut changed = identity.changed();
+    async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return Close::Gracefully,
+                next = changed.changed() => {
+                    if next.is_err() || !identity.trusts(&domain) {
+                        return Close::Now;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The callee's side: what comes to the application.
+//!
+//! Two doors: the mesh port, where mutual TLS is mandatory in every mode, and the application's own ports, where plaintext is
+//! taken while the workload is permissive.
+
+mod app;
+mod mesh;
+mod plaintext;
+pub mod request;
+mod state;
+mod tcp;
+
+pub use self::mesh::listen as listen_mesh;
+pub use self::plaintext::{listen_captured, listen_ports};
+pub use self::state::{Caller, InFlight, InboundState, InboundView};

@@ -1,0 +1,198 @@
+//! What a worker knows of its own workload, and of who calls it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::watch;
+use veer_core::inbound::MtlsMode;
+use veer_core::{Inbound, InboundPort, SpiffeId};
+use veer_identity::VerifiedPeer;
+use veer_net::ConnectOptions;
+use veer_route::{Asked, Authorizer, NormalPath};
+use veer_telemetry::{Direction, Edge, EdgeLabels};
+
+use crate::error::RequestError;
+use crate::pool::{Dialer, Pools};
+use crate::process::Process;
+
+/// Edges kept at once; callers beyond are looked up each time.
+const MAX_EDGES: usize = 4096;
+
+/// Who is at the other end of a connection, and which port of the workload it came for.
+pub struct Caller {
+    /// As the handshake proved it; `None` for plaintext.
+    pub peer: Option<VerifiedPeer>,
+    /// Port of the workload.
+    pub port: u16,
+}
+
+/// The workload as the control plane states it, with its policies compiled.
+pub struct InboundView {
+    /// As stated.
+    pub inbound: Arc<Inbound>,
+    authorizer: Authorizer,
+    load: Vec<(u16, Arc<AtomicU32>)>,
+}
+
+/// The callee's side of one worker.
+pub struct InboundState {
+    process: Arc<Process>,
+    stated: RefCell<watch::Receiver<Option<Arc<Inbound>>>>,
+    view: RefCell<Option<Rc<InboundView>>>,
+    /// Connections to the application.
+    pub app: Pools,
+    edges: RefCell<HashMap<(Option<SpiffeId>, u16), Edge, foldhash::fast::RandomState>>,
+}
+
+/// A request counts towards the workload's load until this is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<AtomicU32>);
+
+impl InboundState {
+    /// Begins with what the process knows.
+    pub fn new(process: &Arc<Process>, rng: fastrand::Rng) -> Self {
+        let dialer = Dialer { options: ConnectOptions { source: None, mark: process.config.mark }, ..process.dialer() };
+        Self {
+            process: Arc::clone(process),
+            stated: RefCell::new(process.inbound.clone()),
+            view: RefCell::default(),
+            app: Pools::new(dialer, Rc::new(|_, _| {}), rng),
+            edges: RefCell::default(),
+        }
+    }
+
+    /// The present view. Looking costs an atomic load when nothing has changed.
+    ///
+    /// # Errors
+    /// While the control plane has not said what the workload is.
+    pub fn view(&self) -> Result<Rc<InboundView>, RequestError> {
+        const NOT_READY: RequestError =
+            RequestError::NotReady("the control plane has not said what this workload serves");
+        let mut stated = self.stated.borrow_mut();
+        if !stated.has_changed().unwrap_or(false)
+            && let Some(view) = &*self.view.borrow()
+        {
+            return Ok(Rc::clone(view));
+        }
+        let Some(inbound) = stated.borrow_and_update().clone() else { return Err(NOT_READY) };
+        let authorizer = Authorizer::new(&inbound.authorization, inbound.identity.trust_domain.clone());
+        let load = inbound.ports.iter().map(|port| (port.port, self.process.in_flight(port.port))).collect();
+        let view = Rc::new(InboundView { inbound, authorizer, load });
+        *self.view.borrow_mut() = Some(Rc::clone(&view));
+        self.edges.borrow_mut().clear();
+        Ok(view)
+    }
+
+    /// Follows changes of the workload.
+    pub fn changes(&self) -> watch::Receiver<Option<Arc<Inbound>>> {
+        self.stated.borrow().clone()
+    }
+
+    /// Where requests of the caller are counted.
+    pub fn edge(&self, process: &Process, view: &InboundView, caller: &Caller) -> Edge {
+        let at = (caller.peer.as_ref().map(|peer| peer.id.clone()), caller.port);
+        if let Some(edge) = self.edges.borrow().get(&at) {
+            return edge.clone();
+        }
+        let edge = process.telemetry.metrics.edge(&labels(view, caller));
+        let mut edges = self.edges.borrow_mut();
+        if edges.len() < MAX_EDGES {
+            edges.insert(at, edge.clone());
+        }
+        edge
+    }
+}
+
+/// The source is named by what its certificate proves: namespace, service account in the workload's place, and trust domain in
+/// the cluster's place when it is not this cluster's own.
+fn labels(view: &InboundView, caller: &Caller) -> EdgeLabels {
+    let none: Arc<str> = "".into();
+    let inbound = &view.inbound;
+    let id = caller.peer.as_ref().map(|peer| &peer.id);
+    let own_cluster: Arc<str> = inbound.cluster.as_str().into();
+    let service = inbound.port(caller.port).and_then(|port| port.service.clone());
+    EdgeLabels {
+        direction: Direction::Inbound,
+        source_workload: id.map_or_else(|| none.clone(), |id| Arc::clone(&id.service_account)),
+        source_namespace: id.map_or_else(|| none.clone(), |id| Arc::clone(&id.namespace)),
+        source_cluster: match id {
+            Some(id) if id.trust_domain == inbound.identity.trust_domain => Arc::clone(&own_cluster),
+            Some(id) => id.trust_domain.as_str().into(),
+            None => none.clone(),
+        },
+        destination_service: service.unwrap_or(none),
+        destination_workload: Arc::clone(&inbound.workload.name),
+        destination_namespace: Arc::clone(&inbound.workload.namespace),
+        destination_cluster: own_cluster,
+    }
+}
+
+impl InboundView {
+    /// The port that was asked for, if the caller may come to it at all: it exists, plaintext is taken or TLS was proven, and the
+    /// port was offered to the caller's trust domain.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, caller: &Caller) -> Result<&InboundPort, RequestError> {
+        let inbound = &self.inbound;
+        let Some(port) = inbound.port(caller.port) else {
+            return Err(RequestError::NoPort(inbound.workload.to_string(), caller.port));
+        };
+        match &caller.peer {
+            None if inbound.mtls == MtlsMode::Strict => {
+                Err(RequestError::Denied("this workload takes mutual TLS only (strict)".to_owned()))
+            }
+            Some(peer) if !inbound.admits(&peer.id.trust_domain, caller.port) => {
+                Err(RequestError::Denied(format!("port {} was not offered to {}", caller.port, peer.id.trust_domain)))
+            }
+            None | Some(_) => Ok(port),
+        }
+    }
+
+    /// One more request to the port.
+    pub fn load(&self, port: u16) -> InFlight {
+        match self.load.iter().find(|(number, _)| *number == port) {
+            Some((_, counter)) => InFlight::new(counter),
+            None => InFlight::new(&Arc::default()),
+        }
+    }
+
+    /// Asks the policies. `request` is `None` where requests are not seen.
+    ///
+    /// # Errors
+    /// [`RequestError::Denied`], with the policy that said so.
+    pub fn authorize(&self, caller: &Caller, request: Option<(&str, &NormalPath<'_>)>) -> Result<(), RequestError> {
+        let asked =
+            Asked { port: caller.port, method: request.map(|(method, _)| method), path: request.map(|(_, path)| path) };
+        let verdict = self.authorizer.check(caller.peer.as_ref().map(|peer| &peer.id), &asked);
+        if verdict.allowed {
+            return Ok(());
+        }
+        Err(RequestError::Denied(match verdict.by {
+            Some(policy) => format!("by policy {policy}"),
+            None => "no policy allows it".to_owned(),
+        }))
+    }
+}
+
+impl InFlight {
+    /// One more request.
+    pub fn new(counter: &Arc<AtomicU32>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counter))
+    }
+
+    /// Requests now, this one included.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,53 @@
+//! A service as callers of one namespace see it.
+
+use std::sync::Arc;
+
+use veer_core::route::TcpRoute;
+use veer_core::{AppProtocol, Service, ServiceHost};
+use veer_route::Matcher;
+
+/// A service with its routes compiled.
+pub struct ServiceView {
+    /// Canonical host.
+    pub host: ServiceHost,
+    /// Ports in ascending order.
+    pub ports: Vec<PortView>,
+}
+
+/// A port with its routes compiled.
+pub struct PortView {
+    /// Number.
+    pub port: u16,
+    /// What is spoken.
+    pub protocol: AppProtocol,
+    /// HTTPRoutes or GRPCRoutes that act for this caller.
+    pub matcher: Matcher,
+    /// The TCPRoute that acts for this caller.
+    pub tcp_route: Option<TcpRoute>,
+}
+
+impl ServiceView {
+    /// Compiles for callers of the namespace.
+    pub fn compile(service: &Arc<Service>, namespace: &str) -> Self {
+        let ports = service
+            .ports
+            .iter()
+            .map(|port| {
+                let consumer = |route: &&TcpRoute| route.consumer_namespace.as_deref() == Some(namespace);
+                let tcp_route = port.consumer_tcp_routes.iter().find(consumer).or(port.tcp_route.as_ref()).cloned();
+                PortView {
+                    port: port.port,
+                    protocol: port.protocol,
+                    matcher: Matcher::new(&port.http_routes, namespace),
+                    tcp_route,
+                }
+            })
+            .collect();
+        Self { host: service.host.clone(), ports }
+    }
+
+    /// The port by its number.
+    pub fn port(&self, port: u16) -> Option<&PortView> {
+        self.ports.iter().find(|p| p.port == port)
+    }
+}

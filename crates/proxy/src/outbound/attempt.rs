@@ -1,0 +1,294 @@
+//! One try: an endpoint, a connection, the request, the response's head.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use veer_balance::{Dial, EndpointKey, NoEndpointReason, Outcome, Pick};
+use veer_core::AppProtocol;
+use veer_identity::Blame;
+use veer_telemetry::Edge;
+
+use super::reach;
+use super::tries::{Failure, Tries};
+use crate::error::RequestError;
+use crate::exchange::{Hold, grpc_outcome};
+use crate::http::Protocol;
+use crate::http::fields::{self, VeerError};
+use crate::http::replay::{Replay, TryBody};
+use crate::knowledge::Backend;
+use crate::pool::{DialError, Lease, Ready, SendError, Upstream};
+use crate::worker::Worker;
+
+/// What stays the same over all tries of a request.
+pub struct Asked {
+    /// The head, without fields of the downstream's hop, `Host` and target's authority.
+    pub head: request::Parts,
+    /// Host and port as the caller wrote them, or as a rule rewrote them.
+    pub authority: Authority,
+    /// What the caller speaks.
+    pub protocol: Protocol,
+    /// The protocol it wants to change to.
+    pub upgrade: Option<HeaderValue>,
+    /// The body.
+    pub body: Replay,
+    /// Port of the backend's service.
+    pub port: u16,
+    /// What is spoken on it, for endpoints outside of the mesh.
+    pub app: AppProtocol,
+}
+
+/// A response's head, and what its body will hold.
+pub struct Answer {
+    /// As it came, without fields of the mesh's hop.
+    pub response: Response<Incoming>,
+    /// The places that it holds.
+    pub hold: Hold,
+    /// When the callee's proxy made it.
+    pub veer_error: Option<VeerError>,
+    /// Where it is counted.
+    pub edge: Edge,
+    /// Who gave it.
+    pub key: EndpointKey,
+}
+
+/// Why there is none.
+pub struct Failed {
+    /// For the decision what next.
+    pub failure: Failure,
+    /// For the caller, if nothing is next.
+    pub error: RequestError,
+    /// Whom to avoid.
+    pub key: Option<EndpointKey>,
+    /// Where it is counted.
+    pub edge: Option<Edge>,
+}
+
+/// Tries once.
+pub async fn attempt(
+    worker: &Rc<Worker>,
+    backend: &Rc<Backend>,
+    asked: &Asked,
+    tries: &Tries,
+) -> Result<Answer, Failed> {
+    let begun = Instant::now();
+    let pick = pick(worker, backend, tries)?;
+    let target = Arc::clone(pick.target());
+    let edge = backend.edge(&worker.process, &target);
+    let failed = |failure, error| Failed { failure, error, key: Some(target.key.clone()), edge: Some(edge.clone()) };
+    let Some(dial) = target.dial(asked.port) else {
+        let error = RequestError::NoEndpoint(format!("{} has no such port", target.key.workload));
+        return Err(failed(Failure::NothingSent, error));
+    };
+    let upstream = backend.upstream(&worker.pools, &target, asked.port, &dial);
+
+    // No longer than the try may take; a connection that comes later serves the next.
+    let deadline = tries.try_deadline(begun);
+    let connecting = connect(worker, &upstream, &dial, asked);
+    let mut lease = match within(deadline, connecting).await {
+        Some(Ok(lease)) => lease,
+        Some(Err(error)) => {
+            let through = matches!(dial, Dial::Gateway { .. });
+            let outcome = match error.blame(through) {
+                Blame::Endpoint => Outcome::ConnectFailed,
+                Blame::Path | Blame::Local => Outcome::Cancelled,
+            };
+            pick.finish(outcome, begun.elapsed(), Instant::now());
+            return Err(failed(Failure::NothingSent, RequestError::Connect(error.to_string())));
+        }
+        None => {
+            pick.finish(Outcome::Cancelled, begun.elapsed(), Instant::now());
+            return Err(failed(Failure::NothingSent, RequestError::Timeout));
+        }
+    };
+
+    let request = request_for(asked, &lease, &dial);
+    let sent_at = Instant::now();
+    match within(deadline, lease.send(request)).await {
+        Some(Ok(response)) => Ok(judge(response, pick, lease, &dial, sent_at, edge, &target.key)),
+        Some(Err(error)) => {
+            let (failure, outcome, error) = lost(error, &lease, asked);
+            pick.finish(outcome, sent_at.elapsed(), Instant::now());
+            Err(failed(failure, error))
+        }
+        None => {
+            pick.finish(Outcome::Timeout, sent_at.elapsed(), Instant::now());
+            Err(failed(Failure::Timeout, RequestError::Timeout))
+        }
+    }
+}
+
+fn pick(worker: &Worker, backend: &Backend, tries: &Tries) -> Result<Pick, Failed> {
+    let mut rng = worker.rng.borrow_mut();
+    let mut picked = backend.pick(&mut rng, &tries.exclude);
+    if picked.as_ref().is_err_and(|none| none.reason == NoEndpointReason::Excluded) {
+        // All have failed once: any of them may do better now than nobody.
+        picked = backend.pick(&mut rng, &[]);
+    }
+    picked.map_err(|none| {
+        let error = match none.reason {
+            NoEndpointReason::Overflow => RequestError::Overflow(backend.host.to_string()),
+            NoEndpointReason::Empty | NoEndpointReason::Excluded => RequestError::NoEndpoint(none.to_string()),
+        };
+        // Nobody to send to is no failure of a try: waiting does not help within this request's time.
+        Failed { failure: Failure::NoEndpoint, error, key: None, edge: None }
+    })
+}
+
+async fn connect(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    dial: &Dial<'_>,
+    asked: &Asked,
+) -> Result<Lease, DialError> {
+    if asked.upgrade.is_some() {
+        // It will not come back, and one that waited could turn out to be stale.
+        return upstream.h1(&reach::of(worker, dial).await?, true).await;
+    }
+    if speaks_http1(dial, asked) {
+        return upstream.h1(&reach::of(worker, dial).await?, false).await;
+    }
+    match upstream.h2_ready() {
+        Ready::Place(lease) => Ok(Lease::H2(lease)),
+        Ready::Busy(lease) => {
+            if let Ok(reach) = reach::of(worker, dial).await {
+                upstream.open_another(&reach);
+            }
+            Ok(Lease::H2(lease))
+        }
+        Ready::Nothing => upstream.h2(&reach::of(worker, dial).await?).await,
+    }
+}
+
+fn speaks_http1(dial: &Dial<'_>, asked: &Asked) -> bool {
+    matches!(dial, Dial::Plain { .. })
+        && match asked.app {
+            AppProtocol::Http1 => true,
+            AppProtocol::Http2 | AppProtocol::Grpc => false,
+            AppProtocol::Detect | AppProtocol::Tcp => asked.protocol == Protocol::Http1,
+        }
+}
+
+/// The request in the form of the connection.
+fn request_for(asked: &Asked, lease: &Lease, dial: &Dial<'_>) -> Request<TryBody> {
+    let mut head = asked.head.clone();
+    match lease {
+        Lease::H2(_) => {
+            head.version = Version::HTTP_2;
+            head.uri = fields::absolute_target(&asked.authority, &head.uri);
+        }
+        Lease::H1(_) => {
+            head.version = Version::HTTP_11;
+            head.uri = fields::origin_target(&head.uri);
+            if let Ok(host) = HeaderValue::from_str(asked.authority.as_str()) {
+                head.headers.insert(header::HOST, host);
+            }
+            if let Some(upgrade) = &asked.upgrade {
+                head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(header::UPGRADE, upgrade.clone());
+            }
+        }
+    }
+    if !matches!(dial, Dial::Plain { .. }) {
+        head.headers.insert(fields::VEER_PROTO, HeaderValue::from_static(asked.protocol.as_str()));
+    }
+    Request::from_parts(head, asked.body.next_try())
+}
+
+/// Takes the mesh's own fields out of the response and tells the balance what it says about the endpoint.
+fn judge(
+    mut response: Response<Incoming>,
+    pick: Pick,
+    lease: Lease,
+    dial: &Dial<'_>,
+    sent_at: Instant,
+    edge: Edge,
+    key: &EndpointKey,
+) -> Answer {
+    let now = Instant::now();
+    let latency = now - sent_at;
+    let meshed = !matches!(dial, Dial::Plain { .. });
+    let target = pick.target();
+    let veer_error = if meshed { VeerError::take(response.headers_mut()) } else { None };
+    if meshed {
+        target.cluster_health().prove(now);
+        if let Some(load) = fields::take_load(response.headers_mut()) {
+            target.report_load(load, now);
+        }
+    }
+    let outcome = match veer_error {
+        // A refusal by policy says nothing about the endpoint's health.
+        Some(error) if error.flag.blame() == veer_telemetry::Blame::Downstream => Outcome::Cancelled,
+        Some(_) => Outcome::ProxyError,
+        None if response.status().is_server_error() => Outcome::AppError5xx,
+        None => grpc_outcome(response.headers()).unwrap_or(Outcome::Success),
+    };
+    // gRPC tells its outcome at the end.
+    let pending = (outcome == Outcome::Success
+        && fields::is_grpc(response.headers())
+        && !http_body::Body::is_end_stream(response.body()))
+    .then_some(outcome);
+    if pending.is_none() {
+        pick.report(outcome, latency, now);
+    }
+    let hold = Hold { pick: Some(pick), lease: Some(lease), latency, pending, load: None };
+    Answer { response, hold, veer_error, edge, key: key.clone() }
+}
+
+/// What a request that was not answered means.
+fn lost(error: SendError, lease: &Lease, asked: &Asked) -> (Failure, Outcome, RequestError) {
+    if asked.body.failed() {
+        return (Failure::Lost, Outcome::Cancelled, RequestError::BodyIncomplete);
+    }
+    let text = describe(&error.error);
+    if error.nothing_sent {
+        // The connection was closing when the request came to it: in order, so nobody is to blame.
+        return (Failure::NothingSent, Outcome::Cancelled, RequestError::Connect(text));
+    }
+    if matches!(lease, Lease::H1(_)) && lease.reused() && error.error.is_incomplete_message() {
+        return (Failure::Stale, Outcome::Cancelled, RequestError::Lost(text));
+    }
+    if error.error.is_parse() {
+        return (Failure::Lost, Outcome::ProxyError, RequestError::UpstreamProtocol(text));
+    }
+    (Failure::Lost, Outcome::ConnectionLost, RequestError::Lost(text))
+}
+
+/// An error with its causes: hyper's own words are few.
+fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+impl Answer {
+    /// Why it should not be given to the caller, if it should not.
+    pub fn failure(&self, tries: &Tries) -> Option<Failure> {
+        match self.veer_error {
+            Some(error) if error.flag.blame() == veer_telemetry::Blame::Downstream => None,
+            Some(error) if !error.sent => Some(Failure::NothingSent),
+            Some(error) if error.flag == veer_telemetry::Flag::UpstreamTimeout => Some(Failure::Timeout),
+            Some(_) => Some(Failure::Lost),
+            None => {
+                let status: StatusCode = self.response.status();
+                tries.names(status).then_some(Failure::Status(status))
+            }
+        }
+    }
+}
+
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}

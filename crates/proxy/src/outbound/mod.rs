@@ -1,0 +1,144 @@
+//! The caller's side: what the application opens.
+
+mod attempt;
+pub mod destination;
+mod reach;
+pub mod request;
+mod tries;
+pub mod tunnel;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use veer_balance::Target;
+use veer_core::AppProtocol;
+use veer_net::{Listener, Prefixed, Stream};
+
+pub use self::destination::Destination;
+use crate::detect::{self, DEFAULT_WAIT, Protocol};
+use crate::http::serve;
+use crate::knowledge::Backend;
+use crate::pool::{DialError, Key};
+use crate::worker::Worker;
+
+/// How long the explicit listener waits for a connection's first bytes: clients may open some ahead of need.
+const FIRST_BYTES: Duration = Duration::from_secs(60);
+
+/// A connection of the application.
+pub struct Downstream {
+    /// Where a captured connection was going. `None`: each request says for itself.
+    pub destination: Option<Destination>,
+}
+
+/// Serves the explicit listener: an HTTP proxy, and a reverse proxy by `Host`.
+pub async fn listen(worker: Rc<Worker>, listener: Listener) {
+    let serving = Rc::clone(&worker);
+    worker.accept(listener, "outbound", move |stream, _| explicit(Rc::clone(&serving), stream)).await;
+}
+
+/// Serves connections that packet-filter rules led here.
+pub async fn listen_captured(worker: Rc<Worker>, listener: Listener) {
+    let serving = Rc::clone(&worker);
+    let own = listener.local_addr().ok();
+    worker
+        .accept(listener, "outbound", move |stream, _| {
+            let original = original_destination(&stream, own);
+            captured(Rc::clone(&serving), stream, original)
+        })
+        .await;
+}
+
+/// Where a captured connection was going: REDIRECT leaves it with connection tracking, TPROXY in the socket itself.
+pub fn original_destination(stream: &Stream, listener: Option<SocketAddr>) -> Option<SocketAddr> {
+    veer_net::original_dst(stream).or_else(|| stream.local_addr().ok().filter(|address| Some(*address) != listener))
+}
+
+async fn explicit(worker: Rc<Worker>, stream: Stream) {
+    let mut stream = Prefixed::new(stream);
+    let from = Rc::new(Downstream { destination: None });
+    match detect::detect(&mut stream, FIRST_BYTES).await {
+        Ok(Protocol::Http2) => http2(worker, stream, from).await,
+        // What is no HTTP is answered as HTTP/1.1 says: 400.
+        Ok(_) if !stream.seen().is_empty() => http1(worker, stream, from).await,
+        Ok(_) | Err(_) => {}
+    }
+}
+
+async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAddr>) {
+    // A connection to the listener itself, not led here by a rule: forwarding it would be a loop.
+    let Some(original) = original else {
+        worker.refused("outbound", "not_captured");
+        return;
+    };
+    let mut stream = Prefixed::new(stream);
+    let destination = match destination::by_address(&worker.knowledge, original).await {
+        Ok(Some(destination)) => destination,
+        Ok(None) => return tunnel::pass_through(&worker, stream, original).await,
+        Err(_) => {
+            worker.refused("outbound", "unknown");
+            return;
+        }
+    };
+    let protocol = destination.service.port(destination.port).map_or(AppProtocol::Tcp, |port| port.protocol);
+    let spoken = match protocol {
+        AppProtocol::Tcp => Protocol::Opaque,
+        AppProtocol::Detect => match detect::detect(&mut stream, DEFAULT_WAIT).await {
+            Ok(spoken) => spoken,
+            Err(_) => return,
+        },
+        AppProtocol::Http1 | AppProtocol::Http2 | AppProtocol::Grpc => {
+            match detect::detect(&mut stream, FIRST_BYTES).await {
+                Ok(Protocol::Http2) => Protocol::Http2,
+                Ok(_) => Protocol::Http1,
+                Err(_) => return,
+            }
+        }
+    };
+    let from = |destination| Rc::new(Downstream { destination: Some(destination) });
+    match spoken {
+        Protocol::Http1 => http1(worker, stream, from(destination)).await,
+        Protocol::Http2 => http2(worker, stream, from(destination)).await,
+        Protocol::Tls | Protocol::Opaque => tunnel::serve(&worker, stream, &destination).await,
+    }
+}
+
+async fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
+    let drain = worker.drain.clone();
+    let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
+    serve::http1(stream, handle, std::future::pending(), &drain).await;
+}
+
+async fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
+    let drain = worker.drain.clone();
+    let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
+    serve::http2(stream, handle, std::future::pending(), &drain).await;
+}
+
+/// Dials a target outside of any request, to learn whether it can be reached, and tells the balance.
+pub async fn probe(worker: Rc<Worker>, backend: Rc<Backend>, target: Arc<Target>) {
+    let ports: Vec<u16> =
+        target.endpoint().map(|e| e.ports.iter().map(|p| p.service_port).collect()).unwrap_or_default();
+    // Any port will do: it is the proxy that answers.
+    let Some(dial) = ports.iter().find_map(|port| target.dial(*port)) else { return };
+    let result: Result<(), DialError> = async {
+        let reach = reach::of(&worker, &dial).await?;
+        worker.pools.upstream(&Key::of(&target, &dial)).probe(&reach).await
+    }
+    .await;
+    let now = Instant::now();
+    match result {
+        Ok(()) => {
+            target.cluster_health().prove(now);
+            backend.balance.reachable(&target, now);
+        }
+        Err(error) => {
+            let through = matches!(dial, veer_balance::Dial::Gateway { .. });
+            if error.blame(through) == veer_identity::Blame::Endpoint {
+                backend.balance.unreachable(&target, now);
+            }
+        }
+    }
+}

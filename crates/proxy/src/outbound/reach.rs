@@ -1,0 +1,59 @@
+//! From the balance's word for a target to a connection.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use veer_balance::Dial;
+use veer_core::TrustDomain;
+use veer_core::sni::Sni;
+
+use crate::pool::{DialError, Reach, Recipe, Via};
+use crate::worker::Worker;
+
+/// How a new connection to the target is made now. Chooses the gateway replica where there is one in between.
+///
+/// # Errors
+/// When no gateway can be used.
+pub async fn of(worker: &Worker, dial: &Dial<'_>) -> Result<Reach, DialError> {
+    Ok(match dial {
+        Dial::Plain { address } => Reach::Plain(*address),
+        Dial::Mesh { address, target_port, cluster, identities } => {
+            trust(worker, identities).await;
+            Reach::Mesh(Recipe {
+                address: *address,
+                via: None,
+                sni: Sni::Direct { port: *target_port, cluster: (*cluster).clone() },
+                expected: Arc::from(*identities),
+            })
+        }
+        Dial::Gateway { cluster, token, target_port, identities } => {
+            let no_gateway = || DialError::NoGateway(cluster.to_string());
+            let path = worker.knowledge.path(cluster).await.map_err(|_| no_gateway())?;
+            trust(worker, identities).await;
+            let replica = path.balance.pick().ok_or_else(no_gateway)?;
+            Reach::Mesh(Recipe {
+                address: replica.address,
+                via: Some(Via { cluster: (*cluster).clone(), balance: Arc::clone(&path.balance), replica }),
+                sni: Sni::Gateway { token: token.to_string(), port: *target_port, cluster: (*cluster).clone() },
+                expected: Arc::from(*identities),
+            })
+        }
+    })
+}
+
+/// Waits, for the time of a first word, until the bundle that can judge the identities is held. Without it the handshake
+/// fails, which says why.
+async fn trust(worker: &Worker, identities: &[veer_core::SpiffeId]) {
+    let process = &worker.process;
+    let missing = |domain: &&TrustDomain| !process.identity.trusts(domain);
+    let Some(domain) = identities.iter().map(|id| &id.trust_domain).find(missing) else { return };
+    process.want_trust(domain);
+    let deadline = Instant::now() + process.config.knowledge_wait;
+    let mut changed = process.identity.changed();
+    while !process.identity.trusts(domain) {
+        let next = tokio::time::timeout_at(deadline, changed.changed()).await;
+        if !matches!(next, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The way of a request at the caller. Read it from top to bottom.
+//!
+//! ```text
+//! app ─► who is asked ─► which rule ─► which backend ─► (endpoint ─► connection ─► answer)* ─► app
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+use veer_core::ServiceHost;
+use veer_route::{Direct, NormalPath, Origin, RequestView, Rule};
+use veer_telemetry::{Direction, Flag, RetryReason};
+
+use super::Downstream;
+use super::attempt::{Answer, Asked, Failed, attempt};
+use super::destination::{self, Destination};
+use super::tries::{Failure, Next, Tries};
+use super::tunnel;
+use crate::error::RequestError;
+use crate::exchange::Exchange;
+use crate::http::body::ResponseBody;
+use crate::http::replay::Replay;
+use crate::http::{Protocol, fields, reply, upgrade};
+use crate::knowledge::{Backend, Missing, PortView};
+use crate::worker::Worker;
+
+/// Answers a request of the application: with an endpoint's answer, or with one of the proxy's own. Counted and logged once.
+pub async fn handle(worker: Rc<Worker>, from: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let mut exchange = Exchange::begin(&worker, Direction::Outbound, Protocol::of(&request), &request);
+    let response = match forward(&worker, &from, request, &mut exchange).await {
+        Ok(response) => response,
+        Err(error) => {
+            exchange.failed(&error);
+            if exchange.counted().is_none() {
+                exchange.edge(worker.service_edge(None));
+            }
+            reply::error(exchange.protocol(), &error, &error.verdict())
+        }
+    };
+    exchange.status(response.status());
+    response.map(|body| body.of_exchange(exchange))
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    from: &Downstream,
+    request: Request<Incoming>,
+    exchange: &mut Exchange,
+) -> Result<Response<ResponseBody>, RequestError> {
+    let (mut head, body) = request.into_parts();
+    exchange.traced(fields::trace(&mut head.headers, &mut worker.rng.borrow_mut()));
+
+    // Who is asked? The address that the connection was going to, else the authority that the request names.
+    let authority = fields::authority(&head)?;
+    exchange.host(authority.as_str());
+    let Destination { service, port } = match &from.destination {
+        Some(destination) => destination.clone(),
+        None => destination::by_authority(&worker.knowledge, &worker.process.namespace, &authority).await?,
+    };
+    exchange.edge(worker.service_edge(Some(&service.host)));
+    let port = service.port(port).ok_or_else(|| RequestError::NoPort(service.host.to_string(), port))?;
+    if head.method == Method::CONNECT {
+        return tunnel::connect(worker, &service, port, head, exchange).await;
+    }
+
+    // Which rule acts? It may answer by itself.
+    let rule = match choose(port, &mut head, &authority)? {
+        Chosen::Rule(rule) => rule,
+        Chosen::Answer(direct) => return direct_answer(direct, exchange),
+    };
+    if let Some(rule) = &rule {
+        exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
+    }
+
+    // Which backend? By the rule's weights; without a rule the service itself.
+    let (host, service_port) = choose_backend(worker, rule.as_deref(), &service.host, port.port)?;
+    let backend = worker.knowledge.backend(&host).await.map_err(|missing| match missing {
+        Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
+        Missing::Unknown => RequestError::Unknown(host.to_string()),
+    })?;
+
+    // What goes on: without the fields that belong to the caller's hop, with a body that may be sent again.
+    let on_upgrade = head.extensions.remove::<OnUpgrade>();
+    let mut asked = Asked {
+        authority: if rule.is_some() { fields::authority(&head)? } else { authority },
+        protocol: exchange.protocol(),
+        upgrade: fields::upgrade(&head),
+        body: Replay::new(body),
+        port: service_port,
+        app: port.protocol,
+        head,
+    };
+    exchange.request_body(asked.body.clone());
+    strip(&mut asked.head);
+
+    // Tries, until there is an answer to give.
+    let answer = tries(worker, &backend, rule.as_deref(), &asked, exchange).await?;
+
+    // The answer goes back; what it holds is held to its last byte.
+    let deadline = answer.deadline;
+    let Answer { mut response, hold, veer_error, edge, .. } = answer.answer;
+    exchange.edge(edge);
+    exchange.hold(hold);
+    if let Some(error) = veer_error {
+        exchange.flagged(error.flag);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::switch(response, on_upgrade, exchange);
+    }
+    fields::strip_hop_by_hop(response.headers_mut());
+    if let Some(rule) = &rule {
+        rule.apply_response(response.headers_mut());
+    }
+    let grpc = fields::is_grpc(response.headers());
+    Ok(response.map(|body| ResponseBody::upstream(body, deadline, grpc)))
+}
+
+enum Chosen {
+    Rule(Option<Arc<Rule>>),
+    Answer(Direct),
+}
+
+/// Finds the rule and lets its filters act on the head. The path goes on in the one form that was decided on.
+fn choose(
+    port: &PortView,
+    head: &mut request::Parts,
+    authority: &http::uri::Authority,
+) -> Result<Chosen, RequestError> {
+    let target = head.uri.clone();
+    let path =
+        NormalPath::parse(target.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
+    fields::set_path(head, &path);
+    if port.matcher.is_empty() {
+        return Ok(Chosen::Rule(None));
+    }
+    let view = RequestView {
+        method: head.method.as_str(),
+        path: &path,
+        query: target.query(),
+        authority: Some(authority.as_str()),
+        headers: &head.headers,
+    };
+    let matched = port.matcher.find(&view).ok_or(RequestError::NoRoute)?;
+    let origin = Origin { scheme: "http", host: authority.host(), port: port.port };
+    if let Some(direct) = matched.rule.direct(&origin, path.as_str(), target.query(), matched.prefix) {
+        return Ok(Chosen::Answer(direct));
+    }
+    matched.rule.apply_request(head, path.as_str(), matched.prefix);
+    Ok(Chosen::Rule(Some(Arc::clone(matched.rule))))
+}
+
+fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response<ResponseBody>, RequestError> {
+    match direct {
+        Direct::Redirect { status, location } => {
+            exchange.flagged(Flag::Direct);
+            let mut response = reply::empty(status);
+            response.headers_mut().insert(header::LOCATION, location);
+            Ok(response)
+        }
+        Direct::Fail { status, reason } => Err(RequestError::RouteFails(status, reason.to_string())),
+    }
+}
+
+fn choose_backend(
+    worker: &Worker,
+    rule: Option<&Rule>,
+    service: &ServiceHost,
+    port: u16,
+) -> Result<(ServiceHost, u16), RequestError> {
+    let Some(rule) = rule else { return Ok((service.clone(), port)) };
+    let none = |reason: &str| RequestError::NoBackend(format!("{}#{}: {reason}", rule.route, rule.index));
+    let picked = veer_route::pick_backend(&rule.spec.backends, &mut worker.rng.borrow_mut());
+    let backend = picked.ok_or_else(|| none("none has a weight"))?;
+    match &backend.invalid {
+        Some(reason) => Err(none(reason)),
+        None => Ok((backend.host.clone(), backend.port)),
+    }
+}
+
+fn strip(head: &mut request::Parts) {
+    fields::strip_hop_by_hop(&mut head.headers);
+    fields::strip_mesh(&mut head.headers);
+    // The authority travels in the target, or is written again where the hop is HTTP/1.1.
+    head.headers.remove(header::HOST);
+    head.extensions.clear();
+}
+
+/// An answer, and when its body must have ended.
+struct Final {
+    answer: Answer,
+    deadline: Option<Instant>,
+}
+
+async fn tries(
+    worker: &Rc<Worker>,
+    backend: &Rc<Backend>,
+    rule: Option<&Rule>,
+    asked: &Asked,
+    exchange: &mut Exchange,
+) -> Result<Final, RequestError> {
+    let policy = backend.balance.policy();
+    let caller = if asked.protocol == Protocol::Grpc { fields::grpc_timeout(&asked.head.headers) } else { None };
+    let mut tries =
+        Tries::new(rule.map(|rule| &rule.spec), policy.try_timeout, &asked.head.method, caller, exchange.begun());
+    let budget = backend.balance.retry_budget();
+    budget.request(exchange.begun());
+    for number in 1.. {
+        exchange.attempt(number);
+        let (failure, outcome, edge, key) = match attempt(worker, backend, asked, &tries).await {
+            Ok(answer) => match answer.failure(&tries) {
+                None => {
+                    asked.body.commit();
+                    return Ok(Final { answer, deadline: tries.deadline });
+                }
+                Some(failure) => {
+                    let (edge, key) = (Some(answer.edge.clone()), Some(answer.key.clone()));
+                    (failure, Ok(answer), edge, key)
+                }
+            },
+            Err(Failed { failure, error, key, edge }) => (failure, Err(error), edge, key),
+        };
+        let next = {
+            let mut rng = worker.rng.borrow_mut();
+            tries.next(failure, asked.body.can_repeat(), budget, &mut rng, Instant::now())
+        };
+        if next == Next::GiveUp {
+            if let Some(edge) = edge {
+                exchange.edge(edge);
+            }
+            asked.body.commit();
+            return outcome.map(|answer| Final { answer, deadline: tries.deadline });
+        }
+        // The failed answer's places are free before the next try looks for some.
+        drop(outcome);
+        tries.exclude.extend(key);
+        match next {
+            Next::Retry(wait) => {
+                if let Some(edge) = edge {
+                    edge.retry(reason(failure));
+                }
+                tokio::time::sleep(wait).await;
+            }
+            Next::Reroute | Next::GiveUp => {
+                if let Some(edge) = edge {
+                    edge.reroute();
+                }
+            }
+        }
+    }
+    Err(RequestError::Timeout)
+}
+
+fn reason(failure: Failure) -> RetryReason {
+    match failure {
+        Failure::Timeout => RetryReason::Timeout,
+        Failure::Status(_) => RetryReason::Code,
+        Failure::NothingSent | Failure::Lost | Failure::Stale | Failure::NoEndpoint => RetryReason::ConnectionLost,
+    }
+}

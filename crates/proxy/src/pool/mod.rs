@@ -1,0 +1,352 @@
+//! Connections to endpoints, per worker: nothing here is shared between threads.
+//!
+//! An [`Upstream`] is one endpoint as one worker sees it. Requests share few HTTP/2 connections to it; another is opened when
+//! those are busy. HTTP/1.1 connections (upgrades, applications, endpoints outside of the mesh) serve one request at a time and
+//! wait in a list in between.
+
+pub mod dial;
+mod h1;
+mod h2;
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use veer_balance::{Dial, Target};
+use veer_core::{ClusterName, SpiffeId, TrustDomain};
+
+pub use self::dial::{DialError, Dialed, Dialer, Hop, Recipe, Via};
+pub use self::h1::H1Lease;
+pub use self::h2::{H2Lease, Ready};
+use crate::http::replay::TryBody;
+
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
+/// connections made with an older one stay good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The endpoint's cluster.
+    pub cluster: ClusterName,
+    /// Its address in its own network; unspecified where the gateway picks.
+    pub address: IpAddr,
+    /// Port of the workload.
+    pub port: u16,
+    /// Who answers; `None` for plaintext.
+    pub identity: Option<SpiffeId>,
+    /// The service token, where the gateway picks: two services may share all the rest.
+    pub service: Option<Arc<str>>,
+}
+
+impl Key {
+    /// The key of a target by the way it is dialled.
+    pub fn of(target: &Target, dial: &Dial<'_>) -> Self {
+        let (port, identity) = match dial {
+            Dial::Plain { address } => (address.port(), None),
+            Dial::Mesh { target_port, identities, .. } | Dial::Gateway { target_port, identities, .. } => {
+                (*target_port, identities.first().cloned())
+            }
+        };
+        let service = match dial {
+            Dial::Gateway { token, .. } if target.endpoint().is_none() => Some(Arc::clone(token)),
+            _ => None,
+        };
+        Self { cluster: target.key.cluster.clone(), address: target.key.address, port, identity, service }
+    }
+}
+
+/// How an upstream is reached: changes with every new word of the control plane, without a new [`Upstream`].
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// Plaintext.
+    Plain(SocketAddr),
+    /// Mutual TLS.
+    Mesh(Recipe),
+}
+
+/// What happened to an upstream outside of any request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A connection ended in disorder: reset, silence, no GOAWAY.
+    Lost,
+    /// The peer answered a handshake: proof of the data path.
+    Proven,
+}
+
+/// Hears [`Event`]s.
+pub type Listener = Rc<dyn Fn(&Key, Event)>;
+
+/// All upstreams of a worker.
+pub struct Pools {
+    dialer: Dialer,
+    listener: Listener,
+    upstreams: RefCell<Map<Key, Rc<Upstream>>>,
+    jitter: RefCell<fastrand::Rng>,
+}
+
+/// One endpoint as one worker sees it.
+pub struct Upstream {
+    key: Key,
+    dialer: Dialer,
+    listener: Listener,
+    h2: RefCell<Vec<Rc<h2::Connection>>>,
+    dialing: RefCell<Option<h2::Dialing>>,
+    idle: RefCell<Vec<h1::Idle>>,
+    used: Cell<Instant>,
+    /// Where in the jitter of lifetimes this upstream stands.
+    jitter: Cell<f64>,
+    retired: Cell<bool>,
+}
+
+/// One request's place on a connection. Dropping it gives the place back.
+pub enum Lease {
+    /// A stream.
+    H2(H2Lease),
+    /// A whole connection.
+    H1(H1Lease),
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct SendError {
+    /// The request, untouched, when nothing of it was sent.
+    pub request: Option<Request<TryBody>>,
+    /// Whether the upstream certainly did nothing with it.
+    pub nothing_sent: bool,
+    /// Why.
+    pub error: hyper::Error,
+}
+
+impl Pools {
+    /// Empty pools.
+    pub fn new(dialer: Dialer, listener: Listener, rng: fastrand::Rng) -> Self {
+        Self { dialer, listener, upstreams: RefCell::default(), jitter: RefCell::new(rng) }
+    }
+
+    /// What makes connections.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// The upstream of the key, made on first use.
+    pub fn upstream(&self, key: &Key) -> Rc<Upstream> {
+        if let Some(upstream) = self.upstreams.borrow().get(key) {
+            return Rc::clone(upstream);
+        }
+        let upstream = Rc::new(Upstream {
+            key: key.clone(),
+            dialer: self.dialer.clone(),
+            listener: Rc::clone(&self.listener),
+            h2: RefCell::default(),
+            dialing: RefCell::default(),
+            idle: RefCell::default(),
+            used: Cell::new(Instant::now()),
+            jitter: Cell::new(self.jitter.borrow_mut().f64()),
+            retired: Cell::new(false),
+        });
+        self.upstreams.borrow_mut().insert(key.clone(), Rc::clone(&upstream));
+        upstream
+    }
+
+    /// The endpoint has gone: its connections end after what they carry.
+    pub fn retire(&self, cluster: &ClusterName, address: IpAddr, identity: Option<&SpiffeId>) {
+        self.upstreams.borrow_mut().retain(|key, upstream| {
+            let gone = key.address == address && key.cluster == *cluster && key.identity.as_ref() == identity;
+            if gone {
+                upstream.retire();
+            }
+            !gone
+        });
+    }
+
+    /// Ends connections through a gateway replica after what they carry.
+    pub fn retire_gateway(&self, cluster: &ClusterName, gateway: &str) {
+        for upstream in self.upstreams.borrow().values().filter(|u| u.key.cluster == *cluster) {
+            upstream.retire_where(|through| through == Some(gateway));
+        }
+    }
+
+    /// The own certificate was replaced: connections made with the former one end after what they carry, spread over time
+    /// by their own timers. Peers of trust domains that `trusted` denies are cut at once.
+    pub fn identity_changed(&self, rotated: bool, trusted: impl Fn(&TrustDomain) -> bool) {
+        for upstream in self.upstreams.borrow().values() {
+            let refused = upstream.key.identity.as_ref().is_some_and(|id| !trusted(&id.trust_domain));
+            if refused {
+                upstream.cut();
+            } else if rotated {
+                upstream.renew();
+            }
+        }
+    }
+
+    /// Drops what was not used for long. Called from time to time.
+    pub fn sweep(&self, now: Instant) {
+        self.upstreams.borrow_mut().retain(|_, upstream| !upstream.sweep(now));
+    }
+
+    /// For the readable dump.
+    pub fn dump(&self) -> serde_json::Value {
+        let upstreams = self.upstreams.borrow();
+        let mut all: Vec<_> = upstreams.values().map(|upstream| upstream.dump()).collect();
+        all.sort_by_key(|value| value["endpoint"].as_str().unwrap_or_default().to_owned());
+        serde_json::Value::Array(all)
+    }
+}
+
+impl Upstream {
+    /// Which endpoint.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// A place on an HTTP/2 connection, without waiting.
+    pub fn h2_ready(&self) -> Ready {
+        self.used.set(Instant::now());
+        h2::ready(self)
+    }
+
+    /// Opens a connection beside busy ones.
+    pub fn open_another(self: &Rc<Self>, reach: &Reach) {
+        h2::open_another(self, reach);
+    }
+
+    /// A place on an HTTP/2 connection, made if there is none. [`Reach::Plain`]: without TLS (h2c).
+    ///
+    /// # Errors
+    /// When no connection is there and none can be made. Nothing was sent.
+    pub async fn h2(self: &Rc<Self>, reach: &Reach) -> Result<Lease, DialError> {
+        self.used.set(Instant::now());
+        h2::lease(self, reach).await.map(Lease::H2)
+    }
+
+    /// An HTTP/1.1 connection of its own: one that waited, or a new one.
+    ///
+    /// # Errors
+    /// When no connection is there and none can be made. Nothing was sent.
+    pub async fn h1(self: &Rc<Self>, reach: &Reach, fresh: bool) -> Result<Lease, DialError> {
+        self.used.set(Instant::now());
+        h1::lease(self, reach, fresh).await.map(Lease::H1)
+    }
+
+    /// Opens a connection if there is none, to learn whether the endpoint can be reached.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn probe(self: &Rc<Self>, reach: &Reach) -> Result<(), DialError> {
+        match reach {
+            Reach::Plain(address) => self.dialer.tcp(*address).await.map(drop),
+            Reach::Mesh(_) => h2::probe(self, reach).await,
+        }
+    }
+
+    fn event(&self, event: Event) {
+        (self.listener)(&self.key, event);
+    }
+
+    fn retire(&self) {
+        self.retired.set(true);
+        self.retire_where(|_| true);
+    }
+
+    fn retire_where(&self, which: impl Fn(Option<&str>) -> bool) {
+        self.h2.borrow_mut().retain(|connection| !which(connection.gateway()));
+        let retired = self.retired.get();
+        self.idle.borrow_mut().retain(|idle| !retired && !which(idle.gateway()));
+    }
+
+    fn cut(&self) {
+        for connection in self.h2.borrow_mut().drain(..) {
+            connection.cut();
+        }
+        self.idle.borrow_mut().clear();
+    }
+
+    fn renew(&self) {
+        self.h2.borrow().iter().for_each(|connection| connection.renew());
+        self.idle.borrow_mut().retain(|idle| !idle.is_mesh());
+    }
+
+    /// Whether nothing is left of it.
+    fn sweep(&self, now: Instant) -> bool {
+        h1::sweep(self, now);
+        h2::sweep(self, now);
+        self.h2.borrow().is_empty()
+            && self.idle.borrow().is_empty()
+            && self.dialing.borrow().is_none()
+            && now.saturating_duration_since(self.used.get()) > h2::IDLE_TIME
+    }
+
+    fn dump(&self) -> serde_json::Value {
+        serde_json::json!({
+            "endpoint": format!("{}/{}:{}", self.key.cluster, self.key.address, self.key.port),
+            "identity": self.key.identity.as_ref().map(ToString::to_string),
+            "http2": self.h2.borrow().iter().map(|c| serde_json::json!({
+                "streams": c.streams(),
+                "gateway": c.gateway(),
+            })).collect::<Vec<_>>(),
+            "http1_idle": self.idle.borrow().len(),
+        })
+    }
+}
+
+impl Lease {
+    /// Sends the request and waits for the response's head.
+    ///
+    /// # Errors
+    /// [`SendError`] says whether it may be sent again.
+    pub async fn send(&mut self, request: Request<TryBody>) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Lease::H2(lease) => lease.send(request).await,
+            Lease::H1(lease) => lease.send(request).await,
+        }
+    }
+
+    /// The exchange is over in order: the connection may serve another.
+    pub fn done(self) {
+        match self {
+            Lease::H2(_) => {}
+            Lease::H1(lease) => lease.put_back(),
+        }
+    }
+
+    /// Whether the connection had served before: what fails on it at once may only have been stale.
+    pub fn reused(&self) -> bool {
+        match self {
+            Lease::H2(lease) => lease.reused(),
+            Lease::H1(lease) => lease.reused(),
+        }
+    }
+
+    /// The gateway replica in between.
+    pub fn gateway(&self) -> Option<&Arc<str>> {
+        match self {
+            Lease::H2(lease) => lease.gateway(),
+            Lease::H1(lease) => lease.gateway(),
+        }
+    }
+
+    /// Round-trip time as the connection's beginning measured it.
+    pub fn rtt(&self) -> std::time::Duration {
+        match self {
+            Lease::H2(lease) => lease.rtt(),
+            Lease::H1(lease) => lease.rtt(),
+        }
+    }
+}
+
+/// From a hyper error: whether the peer said that it did nothing with the request (RFC 9113 §8.7).
+fn refused_untouched(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<::h2::Error>() {
+            // A stream that GOAWAY ends is above the last one that the peer took up.
+            return error.is_remote() && (error.is_go_away() || error.reason() == Some(::h2::Reason::REFUSED_STREAM));
+        }
+        source = inner.source();
+    }
+    false
+}
