@@ -22,6 +22,7 @@ mod config;
 mod front;
 mod metrics;
 mod replica;
+mod run;
 mod table;
 
 use std::io;
@@ -30,12 +31,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
-use veer_core::GatewayConfig;
+use veer_core::{ClusterName, GatewayConfig};
 use veer_net::{BindOptions, Drain, Listener};
 use veer_telemetry::Metrics;
 
 pub use admission::ConnectionLimits;
-pub use config::GatewayProcessConfig;
+pub use config::{EGRESS_PORT, GatewayProcessConfig, PUBLIC_PORT};
+pub use run::run;
 
 use admission::Admission;
 use front::{Side, accept_loop};
@@ -99,6 +101,26 @@ impl Gateway {
     /// Whether it has a configuration and is not draining.
     pub fn is_ready(&self) -> bool {
         self.0.table.load().is_some() && !self.0.drain.is_started()
+    }
+
+    /// Whether the drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.0.drain.is_started()
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> Option<Arc<GatewayConfig>> {
+        self.0.table.load().as_ref().map(|table| Arc::clone(&table.config))
+    }
+
+    /// Its name within its cluster.
+    pub fn name(&self) -> &str {
+        &self.0.config.name
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.0.config.cluster
     }
 
     /// Connections at present, both doors together.
