@@ -80,8 +80,7 @@ fn story(seed: u64) -> Vec<String> {
         Ok(())
     });
     sim.run().unwrap();
-    let log = log.lock().unwrap().clone();
-    log
+    log.lock().unwrap().clone()
 }
 
 #[test]

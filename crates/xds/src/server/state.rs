@@ -67,11 +67,15 @@ struct TypeState {
 enum Held {
     Absent,
     Version(String),
+    /// Something, to be sent again.
+    Something,
 }
 
 struct InFlight {
     nonce: String,
     generation: u64,
+    /// What it carries.
+    names: Vec<String>,
 }
 
 /// Which names to compare with the source.
@@ -167,7 +171,8 @@ impl StreamState {
         self.responses += 1;
         response.nonce = self.responses.to_string();
         response.system_version_info = generation.to_string();
-        state.in_flight = Some(InFlight { nonce: response.nonce.clone(), generation });
+        let names = response.resources.iter().map(|resource| resource.name.clone()).collect();
+        state.in_flight = Some(InFlight { nonce: response.nonce.clone(), generation, names });
         Some(response)
     }
 
@@ -210,14 +215,18 @@ impl TypeState {
             self.wildcard = false;
             let names = &self.names;
             self.held.retain(|held, _| names.contains(held));
+            if let Due::Names(due) = &mut self.due {
+                due.retain(|due| names.contains(due));
+            }
             return;
         }
         self.names.remove(name);
+        // What the wildcard covers stays due and held.
         if !self.wildcard {
             self.held.remove(name);
-        }
-        if let Due::Names(due) = &mut self.due {
-            due.remove(name);
+            if let Due::Names(due) = &mut self.due {
+                due.remove(name);
+            }
         }
     }
 
@@ -239,6 +248,10 @@ impl TypeState {
                     // Once, so that what a client claims to have cannot grow from request to request.
                     self.held.extend(versions.drain().map(|(name, version)| (name, Held::Version(version))));
                 }
+                // What is on its way when everything is asked for will be held, whatever it was sent for.
+                for name in self.in_flight.iter().flat_map(|flight| &flight.names) {
+                    self.held.entry(name.clone()).or_insert(Held::Something);
+                }
                 self.wildcard = true;
                 self.owes_answer = true;
                 self.due = Due::All;
@@ -255,7 +268,10 @@ impl TypeState {
             // A name subscribed to anew is answered anew, unless the client says what it has.
             match versions.remove(&name) {
                 Some(version) => self.held.insert(name.clone(), Held::Version(version)),
-                None => self.held.remove(&name),
+                // Not forgotten: were the name given back before it is sent, a wildcard must still be able to take it away.
+                None => {
+                    self.held.contains_key(&name).then(|| self.held.insert(name.clone(), Held::Something)).flatten()
+                }
             };
             if let Due::Names(due) = &mut self.due {
                 due.insert(name.clone());
@@ -326,5 +342,7 @@ fn resource_error(name: String, reason: &str) -> ResourceError {
     ResourceError { resource_name: Some(ResourceName { name }), error_detail: Some(status) }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;
