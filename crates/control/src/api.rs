@@ -76,7 +76,7 @@ pub struct Status {
 /// State of the manifests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// `synced`, `waiting` (never read completely) or `unreadable` (what was read last stays in force).
+    /// `synced`, `waiting` (never read completely) or `stale` (a folder is silent; what it said last stays in force).
     pub state: String,
     /// Grows with each change of the manifests.
     pub generation: u64,
@@ -121,9 +121,9 @@ pub struct PeerStatus {
     /// Gateway of the peer in use, or dialled last.
     #[serde(default)]
     pub address: Option<SocketAddr>,
-    /// Who its control plane is.
+    /// Who its control plane is, in its own words.
     #[serde(default)]
-    pub incarnation: Option<Incarnation>,
+    pub incarnation: Option<String>,
     /// Services that it offers and this cluster takes.
     pub offers: usize,
     /// Endpoints behind them.
@@ -164,8 +164,8 @@ pub struct ProxyCounts {
     pub connected: usize,
     /// Seen since the start, without a session now.
     pub lost: usize,
-    /// Connected and not at the present generation yet.
-    pub behind: usize,
+    /// Connected and refusing something of what they were sent.
+    pub refusing: usize,
 }
 
 /// A service in one line.
@@ -223,8 +223,11 @@ pub struct ProxyStatus {
     pub version: String,
     /// Whether it has a session.
     pub connected: bool,
-    /// Generation that it has acknowledged.
+    /// Last generation with something new for it that it has acknowledged.
     pub generation: u64,
+    /// What it refused of what it was sent last, and why.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Seconds since it was heard last.
     pub age_seconds: f64,
 }

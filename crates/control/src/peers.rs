@@ -18,7 +18,6 @@ use veer_core::{ClusterName, Offer, TrustDomain};
 
 use crate::files;
 use crate::lease::{LeaseClock, PeerState};
-use crate::state::Incarnation;
 
 /// Everything that one peer offers, by resource name.
 pub type Offers = BTreeMap<String, Arc<Offer>>;
@@ -52,7 +51,7 @@ struct Said {
     #[serde(default)]
     heard: Option<SystemTime>,
     #[serde(default)]
-    incarnation: Option<Incarnation>,
+    incarnation: Option<String>,
     #[serde(default)]
     gateways: Option<Arc<PeerGateways>>,
     #[serde(default)]
@@ -86,7 +85,7 @@ pub struct PeerSnapshot {
     /// Wall time at which it was heard last.
     pub heard: Option<SystemTime>,
     /// Who its control plane was then.
-    pub incarnation: Option<Incarnation>,
+    pub incarnation: Option<String>,
     /// Its gateways as it said.
     pub gateways: Option<Arc<PeerGateways>>,
     /// Its offers; empty once it is gone.
@@ -188,21 +187,17 @@ impl PeerBook {
         })
     }
 
-    /// The peer answered a ping. It vouches for what it said only when it is `synced`: one that has just started and has not read
-    /// its sources yet is alive, and knows nothing.
-    pub fn answered(&self, cluster: &ClusterName, nonce: u64, incarnation: Incarnation, synced: bool, wall: SystemTime) {
+    /// The peer answered a ping, and so vouches for what it said. (One that has just started and has not read its manifests
+    /// refuses to answer.)
+    pub fn answered(&self, cluster: &ClusterName, nonce: u64, incarnation: String, wall: SystemTime) {
         self.change(cluster, |peer| {
             if peer.said.incarnation.as_ref() != Some(&incarnation) {
-                tracing::info!(peer = %cluster, uid = incarnation.uid, count = incarnation.count, synced, "another incarnation of the peer answers");
+                tracing::info!(peer = %cluster, incarnation, "another incarnation of the peer answers");
                 peer.said.incarnation = Some(incarnation);
                 peer.unsaved = true;
             }
-            if !synced {
-                peer.session.synced = false;
-                peer.session.last_error = Some("the peer has not read its manifests yet".to_owned());
-            } else if peer.lease.answered(nonce) {
+            if peer.lease.answered(nonce) {
                 peer.said.heard = Some(wall);
-                peer.session.last_error = None;
             }
             peer.state_changed()
         });
@@ -317,8 +312,8 @@ mod tests {
         BTreeMap::from([(service.to_string(), Arc::new(offer))])
     }
 
-    fn names() -> (ClusterName, TrustDomain, Incarnation) {
-        let incarnation = Incarnation { uid: "u".into(), count: 1 };
+    fn names() -> (ClusterName, TrustDomain, String) {
+        let incarnation = "u.1".to_owned();
         (ClusterName::new("east").unwrap(), TrustDomain::new("east.example").unwrap(), incarnation)
     }
 
@@ -332,7 +327,7 @@ mod tests {
         assert_eq!(book.snapshot()[0].state, PeerState::Unknown);
         book.said(&east, cart(), None);
         book.ping_sent(&east, 1);
-        book.answered(&east, 1, incarnation, true, wall);
+        book.answered(&east, 1, incarnation, wall);
         assert_eq!(book.snapshot()[0].state, PeerState::Fresh);
         let changes = book.changes();
         tokio::time::advance(LEASE).await;
@@ -349,24 +344,6 @@ mod tests {
         tokio::time::advance(DAY / 2).await;
         assert_eq!(book.snapshot()[0].state, PeerState::Gone);
         assert!(book.snapshot()[0].offers.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_has_not_read_its_sources_renews_nothing_and_takes_nothing_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let (east, domain, incarnation) = names();
-        let book = PeerBook::new(dir.path().into());
-        book.link(&east, &domain, LEASE, DAY, SystemTime::UNIX_EPOCH);
-        book.said(&east, cart(), None);
-        let wiped = Incarnation { uid: "new".into(), count: 1 };
-        book.ping_sent(&east, 1);
-        book.answered(&east, 1, incarnation, true, SystemTime::UNIX_EPOCH);
-        tokio::time::advance(LEASE).await;
-        book.ping_sent(&east, 2);
-        book.answered(&east, 2, wiped.clone(), false, SystemTime::UNIX_EPOCH);
-        let peer = &book.snapshot()[0];
-        assert_eq!((peer.state, peer.incarnation.as_ref()), (PeerState::Silent, Some(&wiped)));
-        assert_eq!(*peer.offers, cart());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ struct Entry {
     admin: Option<SocketAddr>,
     version: String,
     generation: u64,
+    refused: Option<String>,
     heard: Instant,
 }
 
@@ -67,6 +68,23 @@ impl Proxies {
         }
     }
 
+    /// A proxy has applied what it was sent up to this generation.
+    pub fn accepted(&self, subject: &Subject, generation: u64) {
+        if let Some(entry) = self.entries().get_mut(subject) {
+            entry.heard = Instant::now();
+            entry.generation = entry.generation.max(generation);
+            entry.refused = None;
+        }
+    }
+
+    /// A proxy refused something that it was sent.
+    pub fn refused(&self, subject: &Subject, reason: &str) {
+        if let Some(entry) = self.entries().get_mut(subject) {
+            entry.heard = Instant::now();
+            entry.refused = Some(reason.chars().take(1000).collect());
+        }
+    }
+
     /// Everything known, by subject.
     pub fn list(&self) -> Vec<ProxyStatus> {
         let now = Instant::now();
@@ -84,20 +102,21 @@ impl Proxies {
                     version: entry.version.clone(),
                     connected: entry.sessions > 0,
                     generation: entry.generation,
+                    refused: entry.refused.clone(),
                     age_seconds: (now - entry.heard).as_secs_f64(),
                 }
             })
             .collect()
     }
 
-    /// How many there are, seen from the present generation.
-    pub fn counts(&self, generation: u64) -> ProxyCounts {
+    /// How many there are.
+    pub fn counts(&self) -> ProxyCounts {
         self.entries().values().fold(ProxyCounts::default(), |mut counts, entry| {
             match entry.sessions {
                 0 => counts.lost += 1,
                 _ => {
                     counts.connected += 1;
-                    counts.behind += usize::from(entry.generation < generation);
+                    counts.refusing += usize::from(entry.refused.is_some());
                 }
             }
             counts
@@ -111,7 +130,7 @@ impl Proxies {
 
 impl Entry {
     fn new(now: Instant) -> Self {
-        Self { sessions: 0, admin: None, version: String::new(), generation: 0, heard: now }
+        Self { sessions: 0, admin: None, version: String::new(), generation: 0, refused: None, heard: now }
     }
 }
 
@@ -139,11 +158,13 @@ mod tests {
         let first = proxies.connected(web.clone());
         let second = proxies.connected(web.clone());
         proxies.report(&web, Report { generation: 3, version: "1".into(), admin: None });
-        assert_eq!(proxies.counts(4), ProxyCounts { connected: 1, lost: 0, behind: 1 });
+        proxies.refused(&web, "Service cart: no ports");
+        assert_eq!(proxies.counts(), ProxyCounts { connected: 1, lost: 0, refusing: 1 });
+        proxies.accepted(&web, 4);
         drop(first);
         assert!(proxies.list()[0].connected, "one session is left");
         drop(second);
-        assert_eq!(proxies.counts(3), ProxyCounts { connected: 0, lost: 1, behind: 0 });
+        assert_eq!(proxies.counts(), ProxyCounts { connected: 0, lost: 1, refusing: 0 });
         tokio::time::advance(REMEMBERED).await;
         let _other = proxies.connected(Subject::Gateway("g".into()));
         assert_eq!(proxies.list().len(), 1, "the lost one is forgotten");

@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use veer_identity::EpochKeys;
 
 use crate::{files, random};
 
@@ -28,6 +29,12 @@ pub struct Incarnation {
     pub uid: String,
     /// Starts of this folder's control plane; grows.
     pub count: u64,
+}
+
+impl std::fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.uid, self.count)
+    }
 }
 
 /// Orders of the operator that survive a restart.
@@ -45,7 +52,7 @@ pub struct Settings {
 pub struct StateDir {
     dir: PathBuf,
     incarnation: Incarnation,
-    master: [u8; 32],
+    keys: EpochKeys,
     settings: Settings,
 }
 
@@ -75,7 +82,8 @@ impl StateDir {
 
         let mut set_aside = Vec::new();
         let key = dir.join("gateway.key");
-        let master = open_master(&key).map_err(at(&key))?;
+        // A new secret over an unreadable one would make every token out there stale: that is an error for a human.
+        let keys = EpochKeys::load_or_create(&key).map_err(|error| at(&key)(io::Error::other(error)))?;
 
         let path = dir.join("incarnation.json");
         let before: Option<Incarnation> = read_or_set_aside(&path, &mut set_aside).map_err(at(&path))?;
@@ -87,7 +95,7 @@ impl StateDir {
 
         let path = dir.join("settings.json");
         let settings = read_or_set_aside(&path, &mut set_aside).map_err(at(&path))?.unwrap_or_default();
-        Ok((Self { dir: dir.to_owned(), incarnation, master, settings }, set_aside))
+        Ok((Self { dir: dir.to_owned(), incarnation, keys, settings }, set_aside))
     }
 
     /// Who this control plane is.
@@ -95,9 +103,9 @@ impl StateDir {
         &self.incarnation
     }
 
-    /// The secret from which the keys of route tokens are derived.
-    pub fn master(&self) -> &[u8; 32] {
-        &self.master
+    /// Derives the keys of route tokens.
+    pub fn keys(&self) -> &EpochKeys {
+        &self.keys
     }
 
     /// The operator's orders.
@@ -149,22 +157,6 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("control.sock")
 }
 
-/// Reads the master secret or makes it. A new one over an unreadable one would make every token out there stale, so that is an
-/// error for a human.
-fn open_master(path: &Path) -> io::Result<[u8; 32]> {
-    match std::fs::read(path) {
-        Ok(bytes) => bytes
-            .try_into()
-            .map_err(|_| io::Error::other("is not 32 bytes; restore it, or remove it to make every route token anew")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let master = random::secret::<32>();
-            files::write(path, &master)?;
-            Ok(master)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Reads JSON; a file that does not parse is moved aside (`.unreadable`) and reported. Other errors are the caller's.
 fn read_or_set_aside<T: serde::de::DeserializeOwned>(
     path: &Path,
@@ -196,7 +188,8 @@ mod tests {
         let (mut second, _) = StateDir::open(&state).unwrap();
         assert_eq!(first.incarnation().uid, second.incarnation().uid);
         assert_eq!(second.incarnation().count, 2);
-        assert_eq!(first.master(), second.master());
+        let (peer, now) = (veer_core::ClusterName::new("east").unwrap(), std::time::SystemTime::UNIX_EPOCH);
+        assert_eq!(first.keys().current(&peer, now), second.keys().current(&peer, now));
         second.change_settings(|s| s.rotate += 1).unwrap();
         assert_eq!(StateDir::open(&state).unwrap().0.settings().rotate, 1);
 

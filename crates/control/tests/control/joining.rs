@@ -1,0 +1,132 @@
+//! Proxies and gateways of one cluster: joining, following, renewing, and what they are refused.
+
+use std::time::Duration;
+
+use veer_control::api::TokenRequest;
+use veer_core::offer::PeerGateways;
+use veer_core::{Endpoints, GatewayConfig, Inbound, Known, Offer, Service};
+use veer_identity::KeyRequest;
+use veer_xds::agent::{Report, report};
+use veer_xds::enroll::{self, Renew};
+use veer_xds::Code;
+
+use crate::harness::{Cluster, Proxy, enroll, identity, local, service, until};
+
+const CART: &str = "cart.shop.svc.cluster.local";
+
+async fn west() -> Cluster {
+    let mut west = Cluster::new("west").await;
+    west.write("cart.yaml", &service("cart", "127.1.0.1", None));
+    west.write("web.yaml", &service("web", "127.1.0.2", None));
+    west.start_ready().await;
+    west
+}
+
+#[test]
+fn a_proxy_joins_and_sees_an_edit_within_a_second() {
+    local(async {
+        let west = west().await;
+        let proxy = west.proxy("shop/web-1").await;
+        assert_eq!(proxy.identity.svid().id.to_string(), "spiffe://west.example/ns/shop/sa/web");
+        let mut cart = proxy.client.subscribe::<Endpoints>(CART);
+        let endpoints = cart.answer().await.present().cloned().expect("cart is there");
+        assert_eq!(endpoints.clusters[0].endpoints[0].address.to_string(), "127.1.0.1");
+        let mut nobody = proxy.client.subscribe::<Service>("nobody.shop.svc.cluster.local");
+        assert_eq!(nobody.answer().await, Known::Absent);
+
+        west.write("cart.yaml", &service("cart", "127.1.0.9", None));
+        let changed = tokio::time::timeout(Duration::from_secs(1), cart.changed()).await.expect("within a second");
+        assert_eq!(changed.present().unwrap().clusters[0].endpoints[0].address.to_string(), "127.1.0.9");
+
+        let channel = proxy.client.channel().unwrap();
+        let own = Report { workload: Some("shop/web-1".parse().unwrap()), version: "9".into(), ..Report::default() };
+        report(&channel, &own).await.unwrap();
+        let other = Report { workload: Some("shop/cart-1".parse().unwrap()), ..own };
+        assert_eq!(report(&channel, &other).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(west.status().proxies.connected, 1);
+    });
+}
+
+#[test]
+fn a_workload_reads_by_name_and_only_its_own_inside() {
+    local(async {
+        let west = west().await;
+        let proxy = west.proxy("shop/web-1").await;
+        let mut own = proxy.client.subscribe::<Inbound>("shop/web-1");
+        assert!(own.answer().await.present().is_some());
+        assert_eq!(proxy.client.subscribe::<Inbound>("shop/cart-1").answer().await, Known::Absent);
+        assert_eq!(proxy.client.subscribe::<GatewayConfig>("west").answer().await, Known::Absent);
+        assert_eq!(proxy.client.subscribe::<PeerGateways>("west").answer().await, Known::Absent);
+        let all = proxy.client.subscribe_all::<Service>().answer().await;
+        assert!(all.present().is_none_or(|all| all.is_empty()), "a workload cannot list the cluster");
+        let offers = proxy.client.subscribe_all::<Offer>().answer().await;
+        assert!(offers.present().is_none_or(|all| all.is_empty()));
+    });
+}
+
+#[test]
+fn a_certificate_does_not_stand_for_another_workload() {
+    local(async {
+        let west = west().await;
+        let token = west.workload_token("shop/web-1");
+        let request = KeyRequest::new().unwrap();
+        let enrolled = enroll(&token, &request).await.unwrap();
+        let liar = Proxy::follow(identity(request, enrolled), &token, "shop/cart-1");
+        assert_eq!(liar.client.subscribe::<Inbound>("shop/cart-1").answer().await, Known::Absent);
+        assert_eq!(liar.client.subscribe::<Service>(CART).answer().await, Known::Absent);
+    });
+}
+
+#[test]
+fn a_gateway_gets_its_configuration_and_no_services() {
+    local(async {
+        let west = west().await;
+        let token = west.token(TokenRequest { gateway: Some("g1".into()), workload: None });
+        let gateway = Proxy::join(&token, "").await;
+        assert_eq!(gateway.identity.svid().id.to_string(), "spiffe://west.example/ns/veer-system/sa/gateway");
+        let config = gateway.client.subscribe::<GatewayConfig>("west").answer().await;
+        assert_eq!(config.present().unwrap().control, [west.handle().listen()]);
+        assert_eq!(gateway.client.subscribe::<Service>(CART).answer().await, Known::Absent);
+        assert_eq!(gateway.client.subscribe::<Inbound>("shop/web-1").answer().await, Known::Absent);
+    });
+}
+
+#[test]
+fn a_token_admits_once_and_only_for_somebody_who_is_there() {
+    local(async {
+        let west = west().await;
+        let token = west.workload_token("shop/web-1");
+        let (first, second) = (KeyRequest::new().unwrap(), KeyRequest::new().unwrap());
+        enroll(&token, &first).await.unwrap();
+        enroll(&token, &first).await.expect("the same key may ask again: its answer may have been lost");
+        let refused = enroll(&token, &second).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains("used already"), "{}", refused.message());
+        let mut guess = west.workload_token("shop/web-1");
+        guess.secret = token.secret.chars().rev().collect();
+        assert_eq!(enroll(&guess, &second).await.unwrap_err().code(), Code::PermissionDenied);
+    });
+}
+
+#[test]
+fn renewal_ends_with_the_workload_and_so_does_the_session() {
+    local(async {
+        let west = west().await;
+        let proxy = west.proxy("shop/web-1").await;
+        let mut cart = proxy.client.subscribe::<Service>(CART);
+        assert!(cart.answer().await.present().is_some());
+        let channel = proxy.client.channel().unwrap();
+        let request = KeyRequest::new().unwrap();
+        let renew = |workload: &str| Renew { csr_der: request.csr_der.clone(), workload: workload.to_owned() };
+        let renewed = enroll::renew(&channel, renew("shop/web-1")).await.unwrap();
+        assert_eq!(renewed.id, proxy.identity.svid().id);
+        assert_eq!(enroll::renew(&channel, renew("shop/cart-1")).await.unwrap_err().code(), Code::PermissionDenied);
+
+        west.remove("web.yaml");
+        until("the session is closed", || (!proxy.client.status().connected).then_some(())).await;
+        let connected = until("it comes back with its old certificate", || proxy.client.channel()).await;
+        let refused = enroll::renew(&connected, renew("shop/web-1")).await.unwrap_err();
+        assert!(matches!(refused.code(), Code::NotFound | Code::Unavailable), "{refused:?}");
+        assert!(cart.borrow().present().is_some(), "silence deletes nothing at the proxy");
+    });
+}
