@@ -40,7 +40,8 @@ pub fn remove_duplicates(objects: &mut Vec<Object>) -> Vec<Diagnostic> {
     out
 }
 
-/// What is wrong with the objects of one cluster together.
+/// What is wrong with the references between the objects of one cluster: for tools that look at manifests alone. A control
+/// plane does not need it: `veer-compile` knows what peers offer, and reports the same faults under its own codes.
 pub fn check_set(objects: &[Object]) -> Vec<Diagnostic> {
     let index = Index::of(objects);
     let mut out = Vec::new();
