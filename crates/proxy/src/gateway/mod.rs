@@ -199,4 +199,6 @@ impl Shared {
 }
 
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod tests;

@@ -18,32 +18,32 @@ use veer_telemetry::family::counters;
 
 use super::*;
 
-const SECRET: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+pub(super) const SECRET: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 const OTHER_SECRET: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 
-fn run<F: Future>(future: F) -> F::Output {
+pub(super) fn run_local<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async { timeout(Duration::from_secs(30), future).await.expect("ended in time") })
 }
 
-fn cluster(name: &str) -> ClusterName {
+pub(super) fn cluster(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
 }
 
-fn localhost() -> SocketAddr {
+pub(super) fn localhost() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// Two trust domains that believe each other, and nobody else: the gateway has neither key.
-struct Identities {
+pub(super) struct Identities {
     caller: Identity,
     callee: Identity,
     callee_id: SpiffeId,
 }
 
 impl Identities {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = veer_identity::clock::now();
         let make = |domain: &str, account: &str| {
             let domain = TrustDomain::new(domain).unwrap();
@@ -64,7 +64,7 @@ impl Identities {
     }
 
     /// Serves TLS on a port of its own: sends back what comes, and ends when the caller does.
-    async fn echo(&self) -> SocketAddr {
+    pub(super) async fn echo(&self) -> SocketAddr {
         let listener = TcpListener::bind(localhost()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let identity = self.callee.clone();
@@ -82,7 +82,7 @@ impl Identities {
         address
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         gateway: SocketAddr,
         name: &str,
@@ -94,7 +94,7 @@ impl Identities {
     }
 }
 
-async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+pub(super) async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.write_all(b"ping").await?;
     stream.flush().await?;
     let mut answer = [0; 4];
@@ -103,19 +103,19 @@ async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<
     Ok(())
 }
 
-fn key(id: u32, secret: &str) -> TokenKey {
+pub(super) fn key(id: u32, secret: &str) -> TokenKey {
     TokenKey { id, peer: cluster("east"), secret: secret.into(), max_connections: 100 }
 }
 
-fn name(key: &TokenKey, token: RouteToken) -> String {
+pub(super) fn name(key: &TokenKey, token: RouteToken) -> String {
     format!("{}.p80.west", TokenCrypter::new(key).unwrap().seal(&token))
 }
 
-fn to(address: SocketAddr) -> RouteToken {
+pub(super) fn to(address: SocketAddr) -> RouteToken {
     RouteToken::Endpoint { addr: address.ip(), port: address.port() }
 }
 
-fn knows(mesh_port: u16) -> veer_core::GatewayConfig {
+pub(super) fn knows(mesh_port: u16) -> veer_core::GatewayConfig {
     veer_core::GatewayConfig {
         cluster: cluster("west"),
         mesh_port,
@@ -181,7 +181,7 @@ async fn alert_of(identities: &Identities, gateway: SocketAddr, name: &str) -> R
 
 #[test]
 fn tls_runs_end_to_end_through_a_gateway_that_has_no_key() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -215,7 +215,7 @@ fn tls_runs_end_to_end_through_a_gateway_that_has_no_key() {
 
 #[test]
 fn tokens_that_are_not_ours_are_refused_as_stale_names() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -257,7 +257,7 @@ async fn dead_port() -> SocketAddr {
 
 #[test]
 fn an_endpoint_that_cannot_be_reached_is_told_apart() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let gateway = start("west", |_| {}).await;
         let dead = dead_port().await;
@@ -278,7 +278,7 @@ fn an_endpoint_that_cannot_be_reached_is_told_apart() {
 
 #[test]
 fn a_service_token_finds_an_endpoint_that_lives() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -302,7 +302,7 @@ fn a_service_token_finds_an_endpoint_that_lives() {
 
 #[test]
 fn limits_hold_per_peer_and_per_source() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |config| config.limits.per_source = 3).await;
@@ -331,7 +331,7 @@ fn limits_hold_per_peer_and_per_source() {
 
 #[test]
 fn draining_lets_relays_end_and_cuts_them_at_the_deadline() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -356,7 +356,7 @@ fn draining_lets_relays_end_and_cuts_them_at_the_deadline() {
 
 #[test]
 fn a_peer_that_is_unlinked_loses_what_it_has_open() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -388,7 +388,7 @@ fn path(gateways: &[SocketAddr]) -> Path {
 
 #[test]
 fn callers_go_out_through_their_own_gateway() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let west = start("west", |_| {}).await;
@@ -417,7 +417,7 @@ fn callers_go_out_through_their_own_gateway() {
 
 #[test]
 fn the_control_plane_is_reached_by_its_name_and_within_its_limit() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let control = identities.echo().await;
         let gateway = start("west", |config| config.max_control_connections = 1).await;
@@ -435,7 +435,7 @@ fn the_control_plane_is_reached_by_its_name_and_within_its_limit() {
 
 #[test]
 fn slow_and_silent_callers_are_bounded_in_time() {
-    run(async {
+    run_local(async {
         let gateway = start("west", |config| config.hello_time = Duration::from_millis(100)).await;
         gateway.learn(knows(15008));
         let mut drips = TcpStream::connect(gateway.public).await.unwrap();
@@ -449,7 +449,7 @@ fn slow_and_silent_callers_are_bounded_in_time() {
 
 #[test]
 fn garbage_is_refused_and_harms_nobody() {
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |config| config.hello_time = Duration::from_millis(300)).await;
@@ -497,7 +497,7 @@ fn a_hello_may_come_in_any_pieces() {
             tokio::task::yield_now().await;
         }
     }
-    run(async {
+    run_local(async {
         let identities = Identities::new();
         let callee = identities.echo().await;
         let gateway = start("west", |_| {}).await;
@@ -518,7 +518,7 @@ fn a_hello_may_come_in_any_pieces() {
 
 #[test]
 fn the_dump_shows_no_secret() {
-    run(async {
+    run_local(async {
         let gateway = start("west", |_| {}).await;
         gateway.learn(knows(15008));
         let dump = gateway.gateway.dump().to_string();
