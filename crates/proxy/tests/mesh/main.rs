@@ -1,0 +1,9 @@
+//! Real proxies on real sockets of loopback addresses, with a small control plane of the test's own.
+
+mod harness;
+
+mod balance;
+mod failure;
+mod forward;
+mod identity;
+mod policy;
