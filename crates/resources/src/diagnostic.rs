@@ -39,7 +39,7 @@ impl fmt::Display for Severity {
 }
 
 /// One fault. Codes are stable and listed in `docs/user-guide/diagnostics.md`: `V0001` to `V0099` are faults of one file,
-/// `V01…` of the objects of one cluster together, `V02…` of sources. Shown as
+/// `V01…` of the objects of one cluster together, `V02…` of sources, `V03…` of what objects mean together with peers. Shown as
 /// `file:line:column: severity[code] reason`, then the mend on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {

@@ -19,8 +19,10 @@ pub const SCOPE: &str = "veer.dev/scope";
 pub const PER_CLUSTER_NAMES: &str = "veer.dev/per-cluster-names";
 /// On a Namespace or a Workload: `strict` or `permissive`.
 pub const MTLS: &str = "veer.dev/mtls";
+/// On a Workload: `external` when someone else starts its proxy (a machine that joins with a token).
+pub const PROXY: &str = "veer.dev/proxy";
 /// Annotations that Veer reads; all others under `veer.dev/` are reported.
-pub const ANNOTATIONS: [&str; 4] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS];
+pub const ANNOTATIONS: [&str; 5] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY];
 
 /// Namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";

@@ -142,7 +142,8 @@ pub(super) fn http_method(check: &mut Check<'_>, path: &str, method: &str) {
 }
 
 fn no_regex(check: &mut Check<'_>, path: &str) {
-    let reason = "regular expressions are not supported by this version: the rule matches nothing";
+    let reason =
+        "regular expressions are not supported by this version; the rule is not served as if they were not there";
     check.warning("V0041", &format!("{path}.type"), reason, "write Exact or a prefix");
 }
 
