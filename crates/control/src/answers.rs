@@ -8,8 +8,8 @@ use veer_identity::{JoinToken, clock};
 use veer_resources::Diagnostic;
 
 use crate::api::{
-    ConfirmAnswer, Copies, Fault, GatewayStatus, PeerStatus, RotateAnswer, ServicePortSummary, ServiceSummary, SourceStatus,
-    Status, TokenAnswer, TokenRequest,
+    ConfirmAnswer, Copies, Fault, GatewayStatus, PeerStatus, RotateAnswer, ServicePortSummary, ServiceSummary,
+    SourceStatus, Status, TokenAnswer, TokenRequest,
 };
 use crate::http::{ApiRequest, ApiResponse};
 use crate::issuer::{self, IssueError};
@@ -28,7 +28,9 @@ pub(crate) fn answer(plane: &Plane, request: &ApiRequest, privileged: bool) -> A
         (&Method::GET, ["metrics"]) => metrics::render(plane),
         (&Method::GET, ["v1", "status"]) => ApiResponse::json(&status(plane)),
         (&Method::GET, ["v1", "services"]) => with_published(plane, |p| ApiResponse::json(&services(p))),
-        (&Method::GET, ["v1", "routes"]) => with_published(plane, |p| ApiResponse::json(&routes(p, request.parameter("host")))),
+        (&Method::GET, ["v1", "routes"]) => {
+            with_published(plane, |p| ApiResponse::json(&routes(p, request.parameter("host"))))
+        }
         (&Method::GET, ["v1", "endpoints"]) => {
             with_published(plane, |p| ApiResponse::json(&endpoints(p, request.parameter("host"))))
         }
@@ -43,10 +45,13 @@ pub(crate) fn answer(plane: &Plane, request: &ApiRequest, privileged: bool) -> A
         (&Method::POST, ["v1", "rotate"]) => rotate(plane),
         (&Method::POST, ["v1", "confirm"]) => confirm(plane),
         (&Method::POST, ["v1", "gateways", name, verb @ ("drain" | "undrain")]) => drain(plane, name, *verb == "drain"),
-        (_, ["live" | "ready" | "metrics"] | ["v1", ..]) => {
-            ApiResponse::error(StatusCode::NOT_FOUND, format!("{} {} is not part of the API", request.method, request.path))
+        (_, ["live" | "ready" | "metrics"] | ["v1", ..]) => ApiResponse::error(
+            StatusCode::NOT_FOUND,
+            format!("{} {} is not part of the API", request.method, request.path),
+        ),
+        _ => {
+            ApiResponse::error(StatusCode::NOT_FOUND, "the API is below /v1/; /live, /ready and /metrics are beside it")
         }
-        _ => ApiResponse::error(StatusCode::NOT_FOUND, "the API is below /v1/; /live, /ready and /metrics are beside it"),
     }
 }
 
@@ -69,9 +74,9 @@ pub(crate) fn status(plane: &Plane) -> Status {
         generation_age_seconds: published.as_ref().map_or(0.0, |p| (now - p.since).as_secs_f64()),
         source,
         services: published.as_ref().map_or(0, |p| hosts(p).count()),
-        workloads: published.as_ref().map_or(0, |p| {
-            p.directory.keys().filter(|subject| matches!(subject, Subject::Workload(_))).count()
-        }),
+        workloads: published
+            .as_ref()
+            .map_or(0, |p| p.directory.keys().filter(|subject| matches!(subject, Subject::Workload(_))).count()),
         exported: published.as_ref().map_or(0, |p| {
             p.offers.values().flat_map(|offers| offers.keys()).collect::<std::collections::BTreeSet<_>>().len()
         }),
@@ -110,7 +115,11 @@ fn with_published(plane: &Plane, answer: impl FnOnce(&Published) -> ApiResponse)
 
 /// Services by canonical host; the table also has them by virtual address.
 fn hosts(published: &Published) -> impl Iterator<Item = &Service> {
-    published.services.iter().filter(|(name, entry)| entry.value().host.as_str() == name.as_str()).map(|(_, entry)| &**entry.value())
+    published
+        .services
+        .iter()
+        .filter(|(name, entry)| entry.value().host.as_str() == name.as_str())
+        .map(|(_, entry)| &**entry.value())
 }
 
 fn services(published: &Published) -> Vec<ServiceSummary> {
@@ -231,7 +240,9 @@ fn gateway_status(gateway: &veer_core::PathGateway) -> GatewayStatus {
 fn peer_status(peer: &PeerSnapshot, published: Option<&Published>) -> PeerStatus {
     let link = published.and_then(|p| p.links.get(&peer.cluster));
     let taken = |name: &str| {
-        link.is_some_and(|link| name.parse::<veer_core::ObjectName>().is_ok_and(|o| link.spec.provides(&o.namespace, &o.name)))
+        link.is_some_and(|link| {
+            name.parse::<veer_core::ObjectName>().is_ok_and(|o| link.spec.provides(&o.namespace, &o.name))
+        })
     };
     let offers: Vec<_> = peer.offers.iter().filter(|(name, _)| taken(name)).map(|(_, offer)| offer).collect();
     let refused = published.iter().flat_map(|p| &p.refused).filter(|refused| refused.cluster == peer.cluster);
@@ -306,7 +317,11 @@ pub(crate) fn own_link(plane: &Plane) -> String {
     }
     text.push_str("  gateways:\n");
     for gateway in &plane.config.gateways {
-        let _ = writeln!(text, "    - name: {}\n      address: \"{}\"\n      weight: {}", gateway.name, gateway.address, gateway.weight);
+        let _ = writeln!(
+            text,
+            "    - name: {}\n      address: \"{}\"\n      weight: {}",
+            gateway.name, gateway.address, gateway.weight
+        );
     }
     text.push_str("  provides: [\"*/*\"]\n");
     // GEP-2257 has at most five digits for a unit.

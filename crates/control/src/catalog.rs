@@ -147,8 +147,7 @@ impl Catalog {
                 }
                 self.trusted.insert(peer.clone(), trusted);
             }
-            let fault =
-                plane.book.link(peer, &link.spec.trust_domain, link.spec.lease, config.gone_after, now);
+            let fault = plane.book.link(peer, &link.spec.trust_domain, link.spec.lease, config.gone_after, now);
             if let Some(error) = fault {
                 tracing::error!(%peer, %error, "what the peer said last cannot be read; it has to say it again");
             }
@@ -222,7 +221,8 @@ fn offers(before: &Published, meaning: &Meaning, peer: &ClusterName) -> Table<Of
 
 /// Everybody who may have a certificate.
 fn directory(plane: &Plane, meaning: &Meaning) -> BTreeMap<Subject, SpiffeId> {
-    let workloads = meaning.inbound.iter().map(|(name, inbound)| (Subject::Workload(name.clone()), inbound.identity.clone()));
+    let workloads =
+        meaning.inbound.iter().map(|(name, inbound)| (Subject::Workload(name.clone()), inbound.identity.clone()));
     let gateways = plane.config.gateways.iter().map(|gateway| {
         (Subject::Gateway(gateway.name.to_string()), SpiffeId::gateway(plane.config.trust_domain.clone()))
     });
@@ -240,7 +240,12 @@ fn source_status(snapshot: &Snapshot) -> SourceStatus {
         state: state.to_owned(),
         generation: snapshot.generation,
         objects: snapshot.objects.len(),
-        held: snapshot.held.iter().flat_map(|held| &held.objects).map(|(kind, name)| format!("{kind} {name}")).collect(),
+        held: snapshot
+            .held
+            .iter()
+            .flat_map(|held| &held.objects)
+            .map(|(kind, name)| format!("{kind} {name}"))
+            .collect(),
         reason,
     }
 }

@@ -62,24 +62,29 @@ impl Connection {
         }
     }
 
-    /// Returns when what the certificate stood for is no more: its Workload was deleted, its Link removed.
+    /// Returns when what the certificate stands for goes: its Workload is deleted, its Link removed. Who comes back with a
+    /// certificate that stands for nobody any more is let in to hear it when it asks for renewal, and is told nothing else.
     pub(crate) async fn revoked(&self) {
         let mut published = self.plane.published.subscribe();
+        let mut stood = false;
         loop {
-            let gone = match (&*published.borrow_and_update(), &self.shown) {
-                (Some(published), Some(shown)) if shown.id.trust_domain != self.plane.config.trust_domain => {
-                    published.peer(&shown.id).is_none()
-                }
-                (Some(published), Some(shown)) => {
-                    let recorded = self.plane.issuer.subject(&shown.certificate, &shown.id, None, &published.directory);
-                    recorded.is_some_and(|subject| published.directory.get(&subject) != Some(&shown.id))
-                }
-                _ => false,
-            };
-            if gone || published.changed().await.is_err() {
+            let stands = published.borrow_and_update().as_ref().is_some_and(|published| self.stands(published));
+            if (stood && !stands) || published.changed().await.is_err() {
                 return;
             }
+            stood |= stands;
         }
+    }
+
+    /// Whether the certificate stands for somebody who is there.
+    fn stands(&self, published: &Published) -> bool {
+        let Some(shown) = &self.shown else { return true };
+        if shown.id.trust_domain != self.plane.config.trust_domain {
+            return published.peer(&shown.id).is_some();
+        }
+        // One that is not in the record is judged by what its node claims, when it claims it.
+        let recorded = self.plane.issuer.subject(&shown.certificate, &shown.id, None, &published.directory);
+        recorded.is_none_or(|subject| published.directory.get(&subject) == Some(&shown.id))
     }
 
     fn who(&self, published: &Published, node: &NodeInfo) -> Option<Who> {
@@ -139,8 +144,15 @@ impl Source for Connection {
         self.plane.generation.subscribe()
     }
 
+    /// To a certificate that stands for nobody any more nothing is said: that there is no service would be a lie, and that there
+    /// is one is none of its business.
+    fn knows(&self, _: &Subscriber, _: &str, _: &str) -> bool {
+        self.plane.published().is_some_and(|published| self.stands(&published))
+    }
+
     fn accepted(&self, who: &Subscriber, _: &str, generation: u64) {
-        if let Some(Who::Member(subject)) = self.plane.published().and_then(|published| self.who(&published, &who.node)) {
+        if let Some(Who::Member(subject)) = self.plane.published().and_then(|published| self.who(&published, &who.node))
+        {
             self.plane.proxies.accepted(&subject, generation);
         }
     }
@@ -179,11 +191,13 @@ impl Enroll for Connection {
     fn renew<'a>(&'a self, _: &'a Subscriber, request: Renew) -> LocalFuture<'a, Result<Enrolled, Status>> {
         Box::pin(async move {
             let published = self.ready()?;
-            let shown = self.shown.as_ref().ok_or_else(|| Status::unauthenticated("renewal needs the current certificate"))?;
+            let shown =
+                self.shown.as_ref().ok_or_else(|| Status::unauthenticated("renewal needs the current certificate"))?;
             // Found by the record first: a deleted Workload is told so, and not that it is somebody else.
             let claim = issuer::claim(&request.workload);
             let subject = self.plane.issuer.subject(&shown.certificate, &shown.id, claim, &published.directory);
-            let subject = subject.ok_or_else(|| Status::permission_denied("the certificate does not stand for that workload"))?;
+            let subject =
+                subject.ok_or_else(|| Status::permission_denied("the certificate does not stand for that workload"))?;
             let certificate =
                 self.plane.issuer.renew(&subject, &shown.id, &request.csr_der, &published.directory).map_err(status)?;
             Ok(self.enrolled(certificate))
@@ -196,7 +210,8 @@ impl Leases for Connection {
         Box::pin(async move {
             // One that has not read its manifests vouches for nothing: the consumer's lease runs out, and it keeps what it knows.
             let published = self.ready()?;
-            let peer = published.peer(&who.id).ok_or_else(|| Status::permission_denied("there is no Link with you here"))?;
+            let peer =
+                published.peer(&who.id).ok_or_else(|| Status::permission_denied("there is no Link with you here"))?;
             if ask.consumer_cluster != peer.as_str() {
                 let what = format!("the Link calls you {peer}, and you call yourself {}", ask.consumer_cluster);
                 return Err(Status::failed_precondition(what));
@@ -213,7 +228,8 @@ impl Agents for Connection {
         let shown = self.shown.as_ref().ok_or_else(|| Status::unauthenticated("reports need a certificate"))?;
         let workload = report.workload.map(|workload| workload.to_string()).unwrap_or_default();
         let subject = self.member(&published, shown, &workload, &report.node);
-        let subject = subject.ok_or_else(|| Status::permission_denied("the certificate does not stand for that workload"))?;
+        let subject =
+            subject.ok_or_else(|| Status::permission_denied("the certificate does not stand for that workload"))?;
         self.session.get_or_init(|| self.plane.proxies.connected(subject.clone()));
         let report = proxies::Report { admin: report.admin, version: report.version, generation: report.generation };
         self.plane.proxies.report(&subject, report);

@@ -106,15 +106,13 @@ impl Control {
             tracing::error!(fault, "a file of the state folder is unreadable and is done without");
         }
         let identity = Identity::new(issuer.own()?, [issuer.bundle()])?;
-        let socket = match config.network {
-            Network::Tcp => {
-                let path = state.socket();
-                let listen = |source| ControlError::Listen { at: path.display().to_string(), source };
-                Some(server::bind_socket(&path).map_err(listen)?)
-            }
-            // A simulation asks by its handle.
-            #[cfg(feature = "sim")]
-            Network::Sim => None,
+        // A simulation asks by its handle: it has no sockets of files.
+        let socket = if matches!(config.network, Network::Tcp) {
+            let path = state.socket();
+            let listen = |source| ControlError::Listen { at: path.display().to_string(), source };
+            Some(server::bind_socket(&path).map_err(listen)?)
+        } else {
+            None
         };
         let plane = Plane::new(config, (listen, api_address), state, issuer, identity, faults);
         Ok(Self { plane, listener, api, socket })

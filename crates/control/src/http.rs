@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -50,7 +50,11 @@ impl ApiRequest {
 
     /// The value of a query parameter. Hosts and names need no escaping; what is escaped is not found.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -104,22 +108,39 @@ pub(crate) async fn serve_connection(
 
 async fn one(request: Request<Incoming>, answer: &impl Fn(ApiRequest) -> ApiResponse) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(READ_LIMIT, Limited::new(body, MAX_BODY).collect()).await;
-    let response = match body {
+    let response = match tokio::time::timeout(READ_LIMIT, read(body)).await {
         Ok(Ok(body)) => answer(ApiRequest {
             method: head.method,
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
-            body: body.to_bytes(),
+            body: body.into(),
         }),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            ApiResponse::error(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"))
-        }
-        Ok(Err(_)) => ApiResponse::error(StatusCode::BAD_REQUEST, "the body ended early"),
+        Ok(Err(refused)) => refused,
         Err(_) => ApiResponse::error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
     };
     let mut built = Response::new(Full::new(response.body));
     *built.status_mut() = response.status;
     built.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(response.content_type));
     built
+}
+
+/// Reads a body. One that is too large is read to its end within reason: an answer to a client that is still sending would be lost
+/// with the connection's reset.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, ApiResponse> {
+    const PATIENCE: usize = 16 * MAX_BODY;
+    let (mut kept, mut total) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiResponse::error(StatusCode::BAD_REQUEST, "the body ended early"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total += data.len();
+        if total <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        } else if total > PATIENCE {
+            break;
+        }
+    }
+    if total > MAX_BODY {
+        return Err(ApiResponse::error(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes")));
+    }
+    Ok(kept)
 }

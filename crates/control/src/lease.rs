@@ -82,6 +82,12 @@ impl LeaseClock {
         true
     }
 
+    /// Something was heard that is no answer to a ping. It renews no lease, but a peer that was heard is not unknown.
+    pub fn heard(&mut self, now: Instant) {
+        let gone = now + self.gone_after;
+        self.gone_at = Some(self.gone_at.map_or(gone, |at| at.max(gone)));
+    }
+
     /// The connection was lost: answers to what was sent on it will not come. The lease itself runs on.
     pub fn disconnected(&mut self) {
         self.outstanding.clear();

@@ -30,12 +30,20 @@ impl Link {
     /// the pinned ones that were not among them.
     pub fn dial(&self, stated: Option<&PeerGateways>) -> Vec<SocketAddr> {
         let stated = stated.filter(|stated| stated.trust_domain == self.spec.trust_domain);
-        let mut gateways: Vec<&PathGateway> =
-            stated.iter().flat_map(|stated| &stated.gateways).filter(|gateway| self.allows(gateway.address.ip())).collect();
+        let mut gateways: Vec<&PathGateway> = stated
+            .iter()
+            .flat_map(|stated| &stated.gateways)
+            .filter(|gateway| self.allows(gateway.address.ip()))
+            .collect();
         gateways.sort_by_key(|gateway| gateway.draining);
         let pinned = self.spec.gateways.iter().map(|gateway| gateway.address.0);
         let mut seen = BTreeSet::new();
-        gateways.into_iter().map(|gateway| gateway.address).chain(pinned).filter(|address| seen.insert(*address)).collect()
+        gateways
+            .into_iter()
+            .map(|gateway| gateway.address)
+            .chain(pinned)
+            .filter(|address| seen.insert(*address))
+            .collect()
     }
 
     /// Whether the peer may hand out the address.

@@ -33,18 +33,37 @@ fn text(status: &Status) -> String {
     one("veer_control_held_objects", "Objects whose loss waits for confirmation.", status.source.held.len() as f64);
     one("veer_control_proxies_connected", "Proxies and gateways with a session.", status.proxies.connected as f64);
     one("veer_control_proxies_refusing", "Connected and refusing something.", status.proxies.refusing as f64);
-    one("veer_control_certificate_seconds_left", "Rest of the own certificate's life.", status.certificate_seconds_left);
+    one(
+        "veer_control_certificate_seconds_left",
+        "Rest of the own certificate's life.",
+        status.certificate_seconds_left,
+    );
     let faults = |severity: &str| status.faults.iter().filter(|fault| fault.severity == severity).count() as f64;
-    family(&mut out, "veer_control_faults", "Faults in manifests.", ["error", "warning"].map(|s| (format!("severity=\"{s}\""), faults(s))));
+    family(
+        &mut out,
+        "veer_control_faults",
+        "Faults in manifests.",
+        ["error", "warning"].map(|s| (format!("severity=\"{s}\""), faults(s))),
+    );
     let peers = |value: fn(&crate::api::PeerStatus) -> Option<f64>| {
         status.peers.iter().filter_map(move |peer| Some((format!("peer=\"{}\"", peer.cluster), value(peer)?)))
     };
     family(&mut out, "veer_peer_age_seconds", "Time since the peer was heard.", peers(|peer| peer.age_seconds));
     let fresh = |peer: &crate::api::PeerStatus| Some(f64::from(u8::from(peer.state == PeerState::Fresh)));
     family(&mut out, "veer_peer_fresh", "Whether the peer's lease holds.", peers(fresh));
-    family(&mut out, "veer_peer_connected", "Whether a session stands.", peers(|peer| Some(f64::from(u8::from(peer.connected)))));
+    family(
+        &mut out,
+        "veer_peer_connected",
+        "Whether a session stands.",
+        peers(|peer| Some(f64::from(u8::from(peer.connected)))),
+    );
     family(&mut out, "veer_peer_offers", "Services taken from the peer.", peers(|peer| Some(peer.offers as f64)));
-    family(&mut out, "veer_peer_refused", "What the peer offered beyond its Link.", peers(|peer| Some(peer.refused.len() as f64)));
+    family(
+        &mut out,
+        "veer_peer_refused",
+        "What the peer offered beyond its Link.",
+        peers(|peer| Some(peer.refused.len() as f64)),
+    );
     out
 }
 

@@ -68,7 +68,12 @@ async fn follow(plane: Arc<Plane>, link: Link, mut rng: fastrand::Rng) -> Infall
         ..NodeInfo::default()
     };
     let (client, session) = veer_xds::client(node, rng.fork());
-    let dialler = Rc::new(Dialler { plane: Arc::clone(&plane), link: link.clone(), next: Cell::new(0), last: RefCell::default() });
+    let dialler = Rc::new(Dialler {
+        plane: Arc::clone(&plane),
+        link: link.clone(),
+        next: Cell::new(0),
+        last: RefCell::default(),
+    });
     let dialling = Rc::clone(&dialler);
     tokio::select! {
         never = session.run(async move || dialling.dial().await) => never,
@@ -87,7 +92,7 @@ async fn listen(plane: &Plane, link: &Link, client: &Client) -> Infallible {
         if let Known::Present(offers) = offers.borrow() {
             let gateways = gateways.borrow();
             let own = gateways.present().and_then(|all| all.get(link.cluster.as_str())).cloned();
-            plane.book.said(&link.cluster, honest(link, &offers), own);
+            plane.book.said(&link.cluster, honest(link, &offers), own, clock::now());
         }
         tokio::select! {
             _ = offers.changed() => {}
@@ -98,8 +103,10 @@ async fn listen(plane: &Plane, link: &Link, client: &Client) -> Infallible {
 
 /// The offers that are what their names say.
 fn honest(link: &Link, said: &Offers) -> Offers {
-    let (honest, other): (Offers, Offers) =
-        said.iter().map(|(k, v)| (k.clone(), Arc::clone(v))).partition(|(name, offer)| *name == offer.service.to_string());
+    let (honest, other): (Offers, Offers) = said
+        .iter()
+        .map(|(k, v)| (k.clone(), Arc::clone(v)))
+        .partition(|(name, offer)| *name == offer.service.to_string());
     if !other.is_empty() || honest.len() > MAX_OFFERS {
         let beyond = honest.len().saturating_sub(MAX_OFFERS);
         tracing::warn!(peer = %link.cluster, misnamed = other.len(), beyond, "offers were not looked at");
@@ -109,10 +116,8 @@ fn honest(link: &Link, said: &Offers) -> Offers {
 
 /// Renews the lease.
 async fn ping(plane: &Plane, link: &Link, client: &Client, mut rng: fastrand::Rng) -> Infallible {
-    let ask = LeaseAsk {
-        consumer_cluster: plane.config.cluster.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let ask =
+        LeaseAsk { consumer_cluster: plane.config.cluster.to_string(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut states = client.states();
     loop {
         let Some(channel) = client.channel() else {

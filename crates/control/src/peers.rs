@@ -165,8 +165,10 @@ impl PeerBook {
     }
 
     /// The peer said this on a synced session: takes the place of everything it said before.
-    pub fn said(&self, cluster: &ClusterName, offers: Offers, gateways: Option<Arc<PeerGateways>>) {
+    pub fn said(&self, cluster: &ClusterName, offers: Offers, gateways: Option<Arc<PeerGateways>>, wall: SystemTime) {
         self.change(cluster, |peer| {
+            peer.said.heard = Some(wall);
+            peer.lease.heard(Instant::now());
             // A peer that says nothing about its gateways has not said that it has none.
             let gateways = gateways.or_else(|| peer.said.gateways.clone());
             let same = peer.said.gateways == gateways && *peer.said.offers == offers;
@@ -175,7 +177,7 @@ impl PeerBook {
                 peer.said.gateways = gateways;
                 peer.unsaved = true;
             }
-            !same
+            peer.state_changed() | !same
         });
     }
 
@@ -238,7 +240,8 @@ impl PeerBook {
     /// Writes what changed to disk; `all` also writes when only the age changed, as before an orderly end.
     pub fn save(&self, all: bool) -> Vec<(ClusterName, io::Error)> {
         let mut failed = Vec::new();
-        for (cluster, peer) in self.peers().iter_mut().filter(|(_, peer)| peer.unsaved || (all && peer.said.heard.is_some()))
+        for (cluster, peer) in
+            self.peers().iter_mut().filter(|(_, peer)| peer.unsaved || (all && peer.said.heard.is_some()))
         {
             match files::write_json(&self.file(cluster), &peer.said) {
                 Ok(()) => peer.unsaved = false,
@@ -271,7 +274,13 @@ impl PeerBook {
 
 impl Said {
     fn nothing(trust_domain: &TrustDomain) -> Self {
-        Self { trust_domain: trust_domain.clone(), heard: None, incarnation: None, gateways: None, offers: Arc::default() }
+        Self {
+            trust_domain: trust_domain.clone(),
+            heard: None,
+            incarnation: None,
+            gateways: None,
+            offers: Arc::default(),
+        }
     }
 }
 
@@ -308,7 +317,13 @@ mod tests {
 
     fn cart() -> Offers {
         let service = ObjectName::new("shop", "cart");
-        let offer = Offer { service: service.clone(), ports: vec![], endpoints: vec![], service_tokens: vec![], http_routes: vec![] };
+        let offer = Offer {
+            service: service.clone(),
+            ports: vec![],
+            endpoints: vec![],
+            service_tokens: vec![],
+            http_routes: vec![],
+        };
         BTreeMap::from([(service.to_string(), Arc::new(offer))])
     }
 
@@ -325,7 +340,7 @@ mod tests {
         let book = PeerBook::new(dir.path().into());
         book.link(&east, &domain, LEASE, DAY, wall);
         assert_eq!(book.snapshot()[0].state, PeerState::Unknown);
-        book.said(&east, cart(), None);
+        book.said(&east, cart(), None, SystemTime::UNIX_EPOCH);
         book.ping_sent(&east, 1);
         book.answered(&east, 1, incarnation, wall);
         assert_eq!(book.snapshot()[0].state, PeerState::Fresh);
@@ -352,7 +367,7 @@ mod tests {
         let (east, domain, _) = names();
         let book = PeerBook::new(dir.path().into());
         book.link(&east, &domain, LEASE, DAY, SystemTime::UNIX_EPOCH);
-        book.said(&east, cart(), None);
+        book.said(&east, cart(), None, SystemTime::UNIX_EPOCH);
         book.save(false);
         assert!(dir.path().join("east.json").exists());
 

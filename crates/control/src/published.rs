@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use veer_compile::Refused;
 use veer_core::gateway::Path;
 use veer_core::inbound::TrustBundle;
 use veer_core::offer::PeerGateways;
-use veer_core::{
-    ClusterName, Endpoints, GatewayConfig, Inbound, Offer, Resource, Service, SpiffeId, TrustDomain,
-};
-use veer_compile::Refused;
+use veer_core::{ClusterName, Endpoints, GatewayConfig, Inbound, Offer, Resource, Service, SpiffeId, TrustDomain};
 use veer_resources::Diagnostic;
 
 use crate::encoded::{Encoded, Table};

@@ -30,9 +30,8 @@ impl Sealer {
 
     fn seal(&self, peer: &ClusterName, token: &RouteToken) -> Option<Arc<str>> {
         let mut crypters = self.crypters.borrow_mut();
-        let crypter = crypters
-            .entry(peer.clone())
-            .or_insert_with(|| TokenCrypter::new(&self.keys.current(peer, self.now)).ok());
+        let crypter =
+            crypters.entry(peer.clone()).or_insert_with(|| TokenCrypter::new(&self.keys.current(peer, self.now)).ok());
         crypter.as_ref().map(|crypter| crypter.seal(token).into())
     }
 }

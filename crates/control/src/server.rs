@@ -49,7 +49,8 @@ async fn connection(plane: Arc<Plane>, stream: Stream, identifier: String) {
         Ok(Err(error)) => return tracing::debug!(outcome = error.outcome(), %error, "a handshake failed"),
         Err(_) => return tracing::debug!("a handshake took too long"),
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| certificate_hash(leaf));
+    let certificate =
+        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| certificate_hash(leaf));
     let shown = peer.as_ref().zip(certificate).map(|(peer, certificate)| Shown { id: peer.id.clone(), certificate });
     let connection = Connection::new(plane, shown);
     if !connection.is_welcome() {

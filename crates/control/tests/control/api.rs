@@ -11,7 +11,8 @@ use crate::harness::{Cluster, Proxy, local, service, until};
 
 async fn http(mut io: impl AsyncRead + AsyncWrite + Unpin, method: &str, target: &str, body: &str) -> (u16, String) {
     let length = body.len();
-    let request = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
     io.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     io.read_to_string(&mut answer).await.unwrap();
@@ -24,9 +25,14 @@ fn the_api_tells_and_only_the_socket_orders() {
     local(async {
         let mut west = Cluster::new("west").await;
         west.write("cart.yaml", &service("cart", "127.1.0.1", None));
-        west.write("broken.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: 7_bad, namespace: shop}\nspec: {ports: 3}\n");
+        west.write(
+            "broken.yaml",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: 7_bad, namespace: shop}\nspec: {ports: 3}\n",
+        );
         let handle = west.start_ready().await;
-        let get = async |target: &str| http(tokio::net::TcpStream::connect(handle.api()).await.unwrap(), "GET", target, "").await;
+        let get = async |target: &str| {
+            http(tokio::net::TcpStream::connect(handle.api()).await.unwrap(), "GET", target, "").await
+        };
         assert_eq!(get("/live").await.0, 200);
         assert_eq!(get("/ready").await.0, 200);
         let (_, metrics) = get("/metrics").await;
