@@ -1,14 +1,14 @@
 //! Reads a TLS ClientHello without terminating TLS: the server name and the protocols that a caller asks for.
 //!
 //! A gateway learns nothing else of a connection, so this is the one parser that strangers reach before anybody is
-//! authenticated. It reads a growing buffer of at most [`MAX_BYTES`], copies only when a hello spans records, and says of
-//! any bytes whatsoever one of four things: more is needed, not TLS, malformed, found.
+//! authenticated. It reads a growing buffer of at most [`MAX_BYTES`], copies only when a hello spans records, and says
+//! of any bytes whatsoever one of four things: more is needed, not TLS, malformed, found.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Most bytes that are read for a hello, record headers included. Hybrid key shares make hellos of about 2 KiB; a caller
-/// that needs more than 16 KiB is not one of ours.
+/// Most bytes that are read for a hello, record headers included. Hybrid key shares make hellos of about 2 KiB; a
+/// caller that needs more than 16 KiB is not one of ours.
 pub const MAX_BYTES: usize = 16 * 1024;
 
 const RECORD_HEADER: usize = 5;
@@ -132,7 +132,8 @@ pub enum Alert {
 }
 
 impl Alert {
-    /// The alert as one plaintext record at level *fatal*: before a ServerHello nothing is encrypted, so a relay can speak.
+    /// The alert as one plaintext record at level *fatal*: before a ServerHello nothing is encrypted, so a relay can
+    /// speak.
     pub fn record(self) -> [u8; 7] {
         const CONTENT_ALERT: u8 = 21;
         const FATAL: u8 = 2;

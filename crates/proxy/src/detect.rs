@@ -1,8 +1,8 @@
 //! What does this connection speak? Decided from its first bytes, within a bounded wait.
 //!
-//! The bytes are read ahead into a [`Prefixed`] stream and read again by whoever serves the connection, on real sockets and
-//! simulated ones alike. Peeking at the socket was rejected: a peek returns at once when *any* byte is there, so it cannot wait for
-//! the second half of a request line without spinning.
+//! The bytes are read ahead into a [`Prefixed`] stream and read again by whoever serves the connection, on real sockets
+//! and simulated ones alike. Peeking at the socket was rejected: a peek returns at once when *any* byte is there, so it
+//! cannot wait for the second half of a request line without spinning.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use veer_net::Prefixed;
 
 /// How long the first bytes may take, unless told otherwise.
 ///
-/// A client that speaks first sends within the round trip that opened the connection: over loopback at once, between clusters of
-/// a flat network within some tens of milliseconds. 300 ms is above a lost first segment's retransmission (initial RTO is at least
-/// 200 ms on Linux once the round trip is known), and it is the price, once per connection, of a server-first protocol on a port
-/// whose protocol nobody declared. Declaring `appProtocol` costs nothing.
+/// A client that speaks first sends within the round trip that opened the connection: over loopback at once, between
+/// clusters of a flat network within some tens of milliseconds. 300 ms is above a lost first segment's retransmission
+/// (initial RTO is at least 200 ms on Linux once the round trip is known), and it is the price, once per connection, of
+/// a server-first protocol on a port whose protocol nobody declared. Declaring `appProtocol` costs nothing.
 pub const DEFAULT_WAIT: Duration = Duration::from_millis(300);
 
 /// Bytes that are looked at. A request line longer than this is still recognised by its beginning.
@@ -38,8 +38,8 @@ pub enum Protocol {
     Opaque,
 }
 
-/// Reads ahead until the protocol is known; after `wait` the best guess is taken. A stream that ends early is judged by what came.
-/// May be dropped at any time without losing a byte.
+/// Reads ahead until the protocol is known; after `wait` the best guess is taken. A stream that ends early is judged by
+/// what came. May be dropped at any time without losing a byte.
 ///
 /// # Errors
 /// When the connection is lost.
@@ -84,7 +84,8 @@ fn best_guess(bytes: &[u8]) -> Protocol {
     }
 }
 
-/// A preface cut off after its first line is still no protocol but HTTP/2; the HTTP/2 engine waits for the rest with its own limit.
+/// A preface cut off after its first line is still no protocol but HTTP/2; the HTTP/2 engine waits for the rest with
+/// its own limit.
 fn classify_short(bytes: &[u8]) -> Option<Protocol> {
     (bytes.len() >= 16 && begins_alike(bytes, HTTP2_PREFACE)).then_some(Protocol::Http2)
 }
@@ -139,7 +140,8 @@ fn request_line(bytes: &[u8]) -> Line {
     }
 }
 
-/// Whether there is a byte that no request line has, so that the verdict does not depend on how the line was cut into reads.
+/// Whether there is a byte that no request line has, so that the verdict does not depend on how the line was cut into
+/// reads.
 fn stray(bytes: &[u8]) -> bool {
     bytes.iter().any(u8::is_ascii_control)
 }

@@ -1,4 +1,5 @@
-//! What a process shows of itself: `/metrics`, `/ready`, `/live`, `/dump`, over plain HTTP on an address of the operator's choice.
+//! What a process shows of itself: `/metrics`, `/ready`, `/live`, `/dump`, over plain HTTP on an address of the
+//! operator's choice.
 //!
 //! The same for proxies and gateways; [`Pages`] is what differs. It answers reads only and holds no secret.
 
@@ -121,7 +122,8 @@ fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     response
 }
 
-/// The serial number of a certificate, hexadecimal: `Certificate > TBSCertificate > [0] version, serialNumber` (RFC 5280 §4.1).
+/// The serial number of a certificate, hexadecimal: `Certificate > TBSCertificate > [0] version, serialNumber` (RFC
+/// 5280 §4.1).
 fn serial(certificate: &[u8]) -> Option<String> {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;

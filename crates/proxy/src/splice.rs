@@ -1,7 +1,7 @@
 //! Moving bytes between two sockets inside the kernel: `splice(2)` through a pipe.
 //!
-//! A pipe is borrowed only while bytes move. An idle connection holds none, so ten thousand of them cost neither descriptors
-//! nor pages of the user's pipe quota.
+//! A pipe is borrowed only while bytes move. An idle connection holds none, so ten thousand of them cost neither
+//! descriptors nor pages of the user's pipe quota.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,8 +1,9 @@
 //! Relaying bytes between two connections, both ways, until both have ended.
 //!
-//! Each direction ends by itself (half-close): an end of stream is passed on, and the other direction goes on. A direction
-//! starts copying through a small borrowed buffer; once a read fills it, and both sides are sockets of the kernel, the bytes go
-//! through a pipe instead ([`crate::splice`]). Nothing is held while a connection is idle, neither buffer nor pipe.
+//! Each direction ends by itself (half-close): an end of stream is passed on, and the other direction goes on. A
+//! direction starts copying through a small borrowed buffer; once a read fills it, and both sides are sockets of the
+//! kernel, the bytes go through a pipe instead (`splice.rs`). Nothing is held while a connection is idle, neither
+//! buffer nor pipe.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,8 +20,8 @@ use veer_net::{Prefixed, Stream};
 
 use crate::splice::{Filled, Splicer};
 
-/// How long a connection may be silent in both directions, unless told otherwise. Envoy's default, and short of the two hours
-/// after which TCP keep-alive would begin to ask.
+/// How long a connection may be silent in both directions, unless told otherwise. Envoy's default, and short of the two
+/// hours after which TCP keep-alive would begin to ask.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 
 /// A read that fills this much is bulk. Also the largest plaintext of a TLS record.
@@ -165,8 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Relayed for Copied<S> {}
 
 /// Relays until both directions have ended, one side breaks, or nothing moved for the idle time.
 ///
-/// Where the end is not [`End::Closed`], sockets of the kernel are set to reset when dropped, so that a cut stream is not taken for a
-/// whole one.
+/// Where the end is not [`End::Closed`], sockets of the kernel are set to reset when dropped, so that a cut stream is
+/// not taken for a whole one.
 ///
 /// # Cancel safety
 /// Dropping it loses bytes in flight; drop the connections with it. The meter has counted all that was written.
@@ -188,7 +189,8 @@ pub async fn relay<A: Relayed, B: Relayed>(
             Direction::Up => up.poll(cx, first, second, &mut |n| meter.moved(Direction::Up, n)),
             Direction::Down => down.poll(cx, second, first, &mut |n| meter.moved(Direction::Down, n)),
         };
-        // Both share the task's budget; taking turns at being first keeps a saturated direction from starving the other.
+        // Both share the task's budget; taking turns at being first keeps a saturated direction from starving the
+        // other.
         let order = if upward_first { [Direction::Up, Direction::Down] } else { [Direction::Down, Direction::Up] };
         upward_first = !upward_first;
         for direction in order {

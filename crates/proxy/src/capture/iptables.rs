@@ -8,8 +8,9 @@ use super::model::Capture;
 pub(super) const CHAINS: [(&str, &str); 2] = [("OUTPUT", "VEER_OUTBOUND"), ("PREROUTING", "VEER_INBOUND")];
 
 impl Capture {
-    /// The text for `iptables-restore --noflush` (`ip6tables-restore` with `ipv6`), for a namespace without earlier rules of ours: a
-    /// declared chain is emptied by the tool, but jumps into it would be there twice. [`apply`](super::apply) removes them first.
+    /// The text for `iptables-restore --noflush` (`ip6tables-restore` with `ipv6`), for a namespace without earlier
+    /// rules of ours: a declared chain is emptied by the tool, but jumps into it would be there twice.
+    /// [`apply`](super::apply) removes them first.
     pub fn iptables(&self, ipv6: bool) -> String {
         let mut out = String::new();
         let text = &mut out;

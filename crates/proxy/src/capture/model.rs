@@ -6,14 +6,15 @@ use std::str::FromStr;
 
 use veer_core::inbound::MESH_PORT;
 
-/// Where outbound connections are led: the proxy's outbound listener, which takes captured and explicit connections alike.
+/// Where outbound connections are led: the proxy's outbound listener, which takes captured and explicit connections
+/// alike.
 pub const DEFAULT_OUTBOUND_PORT: u16 = 15001;
 
 /// Where inbound connections are led.
 pub const DEFAULT_INBOUND_PORT: u16 = 15006;
 
-/// Routing mark of the proxy's own connections. Kubernetes takes single bits (`0x4000`, `0x8000`) for itself and compares under a mask, so a
-/// value of several low bits meets nothing of it.
+/// Routing mark of the proxy's own connections. Kubernetes takes single bits (`0x4000`, `0x8000`) for itself and
+/// compares under a mask, so a value of several low bits meets nothing of it.
 pub const DEFAULT_MARK: u32 = 0x539;
 
 /// Port of the proxy's metrics and probes.
@@ -28,7 +29,8 @@ pub struct Capture {
     pub inbound_port: Option<u16>,
     /// Routing mark (`SO_MARK`) by which the proxy's own connections pass.
     pub proxy_mark: Option<u32>,
-    /// User id by which the proxy's own connections pass, where it may not set a mark. The application must not share it.
+    /// User id by which the proxy's own connections pass, where it may not set a mark. The application must not share
+    /// it.
     pub proxy_uid: Option<u32>,
     /// Destinations of outbound connections that are captured; empty: all.
     pub outbound_ranges: Vec<Range>,

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct ConnectionLimits {
     /// Connections at once.
     pub total: usize,
-    /// Connections at once from one source: an IPv4 address, or an IPv6 network of 64 bits, which is what one host gets. A whole cluster may come
-    /// from one translated address, so this is no fairness between workloads but a fence around one machine.
+    /// Connections at once from one source: an IPv4 address, or an IPv6 network of 64 bits, which is what one host
+    /// gets. A whole cluster may come from one translated address, so this is no fairness between workloads but a fence
+    /// around one machine.
     pub per_source: usize,
     /// Connections at once from one source that have not shown a whole ClientHello.
     pub pending_per_source: usize,

@@ -28,7 +28,8 @@ pub struct GatewayProcessConfig {
     pub control: Vec<SocketAddr>,
     /// How to get the first certificate. `None`: one was persisted.
     pub join: Option<JoinToken>,
-    /// Where identity, trust and the last configuration are kept (mode 0600), so that a restart needs no control plane. `None`: nowhere.
+    /// Where identity, trust and the last configuration are kept (mode 0600), so that a restart needs no control plane.
+    /// `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// Where peers' callers come in.
     pub public: SocketAddr,

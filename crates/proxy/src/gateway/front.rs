@@ -1,6 +1,7 @@
 //! One connection from its first byte to its last: read the ClientHello, decide, dial, wait for an answer, relay.
 //!
-//! Until the callee's first byte has come the gateway may still speak for itself, in TLS alerts; from then on it is silent and blind.
+//! Until the callee's first byte has come the gateway may still speak for itself, in TLS alerts; from then on it is
+//! silent and blind.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use super::table::{Destination, Egress, Peer, PeerPermit, Refusal};
 use crate::client_hello::{Alert, ClientHello, MAX_BYTES, Progress, parse};
 use crate::tcp::{Direction, End, RelayOptions, relay};
 
-/// Addresses that are tried for one connection. The caller's own patience is about a second, so more would be tried for nobody.
+/// Addresses that are tried for one connection. The caller's own patience is about a second, so more would be tried for
+/// nobody.
 const ATTEMPTS: usize = 3;
 
 /// Which of the gateway's two doors.
@@ -31,7 +33,8 @@ pub(crate) enum Side {
     Egress,
 }
 
-/// Accepts until the drain begins. Every connection holds a `busy` while it lives. Needs a [`tokio::task::LocalSet`] around it.
+/// Accepts until the drain begins. Every connection holds a `busy` while it lives. Needs a [`tokio::task::LocalSet`]
+/// around it.
 ///
 /// # Errors
 /// When the listening socket breaks.
@@ -68,7 +71,8 @@ pub(crate) async fn accept_loop(
 /// Tells without waiting: over the limit nobody gets a task.
 fn say_over_limit(stream: Stream) {
     if let Some(tcp) = stream.as_tcp() {
-        // A fresh socket has room for seven bytes; what the caller sent unread may turn the close into a reset after it.
+        // A fresh socket has room for seven bytes; what the caller sent unread may turn the close into a reset after
+        // it.
         let _ = tcp.try_write(&Alert::AccessDenied.record());
     }
 }
@@ -126,8 +130,7 @@ impl Connection {
             Destination::Control => {
                 let permits = Arc::clone(&self.shared.control_permits);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::ControlLimit)?;
-                let control: Vec<_> = table.config.control.iter().map(|address| Replica::new(*address)).collect();
-                let (stream, _) = self.dial_any(&control, "control").await?;
+                let (stream, _) = self.dial_any(&table.control, "/control").await?;
                 let meters = self.shared.metrics.control();
                 Ok(Way { stream, meters, peer: None, _permit: None, _in_use: None, _control: Some(permit) })
             }
@@ -162,7 +165,8 @@ impl Connection {
         }
     }
 
-    /// To one of a peer's gateways: those in the rotation by weight, those that rest or drain only when there is no other.
+    /// To one of a peer's gateways: those in the rotation by weight, those that rest or drain only when there is no
+    /// other.
     async fn way_out(&mut self, egress: &Egress) -> Result<Way, Refusal> {
         let meters = self.shared.metrics.of_peer(&egress.cluster);
         let now = Instant::now();
@@ -324,7 +328,8 @@ async fn first_answer(
                     _ => Err(Unanswered::ByUpstream),
                 };
             }
-            // A caller has nothing more to say before the answer, unless it gives up (or sends early data, which is kept).
+            // A caller has nothing more to say before the answer, unless it gives up (or sends early data, which is
+            // kept).
             read = client.fill(MAX_BYTES), if room => {
                 if !matches!(read, Ok(count) if count > 0) {
                     return Err(Unanswered::ClientGone);
@@ -334,8 +339,8 @@ async fn first_answer(
     }
 }
 
-/// Sends the alert, ends our side, and takes what still comes for a moment: closing with unread bytes would turn into a reset that
-/// can overtake the alert.
+/// Sends the alert, ends our side, and takes what still comes for a moment: closing with unread bytes would turn into a
+/// reset that can overtake the alert.
 async fn close_with(client: Prefixed<Stream>, alert: Option<Alert>) {
     /// A round trip between continents, so that the alert arrives.
     const LINGER: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! What a gateway counts. Labels are names from the configuration and words from a fixed list, never what a stranger sent.
+//! What a gateway counts. Labels are names from the configuration and words from a fixed list, never what a stranger
+//! sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,12 +1,12 @@
 //! The gateway between clusters: blind, fair, and small.
 //!
-//! TLS runs end to end between the proxies of two workloads. The gateway reads the server name of a ClientHello, `<token>.p<port>.<cluster>`,
-//! opens the token (authenticated encryption under a key of one peer), dials the endpoint on its mesh port, and relays
-//! bytes. It holds no key of anybody's traffic and no list of what may call what: the callee decides that by the caller's
-//! verified identity.
+//! TLS runs end to end between the proxies of two workloads. The gateway reads the server name of a ClientHello,
+//! `<token>.p<port>.<cluster>`, opens the token (authenticated encryption under a key of one peer), dials the endpoint
+//! on its mesh port, and relays bytes. It holds no key of anybody's traffic and no list of what may call what: the
+//! callee decides that by the caller's verified identity.
 //!
-//! What follows a connection: [`front`] (first byte to last), [`table`] (who may go where), [`replica`] (busy, resting),
-//! [`admission`] (how many), [`metrics`]. What keeps it fed: [`run()`] with its side tasks.
+//! What follows a connection: `front` (first byte to last), `table` (who may go where), `replica` (busy,
+//! resting), `admission` (how many), `metrics`. What keeps it fed: [`run()`] with its side tasks.
 //!
 //! | told to the caller | alert | meaning |
 //! |---|---|---|
@@ -29,6 +29,7 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 use veer_core::{ClusterName, GatewayConfig};
@@ -83,8 +84,9 @@ impl Gateway {
         }))
     }
 
-    /// Takes a configuration into use; connections that are open stay, except those of peers to which nothing is offered any more.
-    /// A configuration of another cluster is refused whole; a key that cannot be used is left out. Returns what was wrong.
+    /// Takes a configuration into use; connections that are open stay, except those of peers to which nothing is
+    /// offered any more. A configuration of another cluster is refused whole; a key that cannot be used is left out.
+    /// Returns what was wrong.
     pub fn learn(&self, config: Arc<GatewayConfig>) -> Vec<String> {
         if config.cluster != self.0.config.cluster {
             return vec![format!(
@@ -145,8 +147,8 @@ impl Gateway {
         Ok(Doors { public, egress })
     }
 
-    /// Serves until the drain has begun and every connection of these doors has ended or was cut at its deadline. Connections are
-    /// tasks of the surrounding [`tokio::task::LocalSet`].
+    /// Serves until the drain has begun and every connection of these doors has ended or was cut at its deadline.
+    /// Connections are tasks of the surrounding [`tokio::task::LocalSet`].
     ///
     /// # Errors
     /// When a listening socket breaks.
@@ -170,12 +172,14 @@ impl Gateway {
     pub fn dump(&self) -> serde_json::Value {
         let Some(table) = self.0.table.load_full() else { return serde_json::Value::Null };
         let config = &table.config;
-        serde_json::json!({
+        let keys: Vec<_> = config.keys.iter().map(|key| json!({ "id": key.id, "peer": key.peer })).collect();
+        let peers = table.peers().map(|(name, open, limit)| json!({ "peer": name, "open": open, "limit": limit }));
+        json!({
             "cluster": config.cluster,
             "meshPort": config.mesh_port,
             "control": config.control,
-            "keys": config.keys.iter().map(|key| serde_json::json!({ "id": key.id, "peer": key.peer })).collect::<Vec<_>>(),
-            "peers": table.peers().map(|(name, open, limit)| serde_json::json!({ "peer": name, "open": open, "limit": limit })).collect::<Vec<_>>(),
+            "keys": keys,
+            "peers": peers.collect::<Vec<_>>(),
             "services": config.services,
             "egress": config.egress,
             "openConnections": { "public": self.0.public.open(), "egress": self.0.egress.open() },

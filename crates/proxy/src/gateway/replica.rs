@@ -1,4 +1,5 @@
-//! One address that may be dialled, among others that would do as well: how busy it is, and whether it was reachable of late.
+//! One address that may be dialled, among others that would do as well: how busy it is, and whether it was reachable of
+//! late.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -80,7 +81,8 @@ impl Drop for InUse {
     }
 }
 
-/// In which order replicas are tried: those that do not rest first, the least busy first, equals by lot. `busy` scales by weight.
+/// In which order replicas are tried: those that do not rest first, the least busy first, equals by lot. `busy` scales
+/// by weight.
 pub(crate) fn in_order<T>(
     candidates: &[T],
     replica: impl Fn(&T) -> &Arc<Replica>,

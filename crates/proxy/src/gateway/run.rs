@@ -1,7 +1,7 @@
 //! A gateway process: the gateway itself, and the side tasks that keep it fed.
 //!
-//! Traffic needs nothing but the last configuration, not even a valid certificate of the gateway's own: with one kept from before, a
-//! gateway that restarts while its control plane is gone serves at once, and goes on serving.
+//! Traffic needs nothing but the last configuration, not even a valid certificate of the gateway's own: with one kept
+//! from before, a gateway that restarts while its control plane is gone serves at once, and goes on serving.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,8 +29,8 @@ use crate::pages::{self, Pages};
 /// How often a gateway reports to its control plane.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Runs a gateway until it is drained. Must be called on a current-thread runtime: that becomes the side runtime (control session,
-/// certificate, admin), and carries traffic only with [`Workers::Local`].
+/// Runs a gateway until it is drained. Must be called on a current-thread runtime: that becomes the side runtime
+/// (control session, certificate, admin), and carries traffic only with [`Workers::Local`].
 ///
 /// # Errors
 /// When it cannot start: an address that cannot be bound; neither a configuration from before nor an identity to get one.
@@ -264,8 +264,8 @@ impl Pages for SideView {
     }
 }
 
-/// Two descriptors per relay, more while bytes are spliced: the soft limit of 1,024 that most systems start with is for programs that
-/// use `select`.
+/// Two descriptors per relay, more while bytes are spliced: the soft limit of 1,024 that most systems start with is for
+/// programs that use `select`.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

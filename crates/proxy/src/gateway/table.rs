@@ -1,4 +1,5 @@
-//! What the gateway knows, made ready for deciding: server name in, destination or refusal out. Pure but for the counters it carries.
+//! What the gateway knows, made ready for deciding: server name in, destination or refusal out. Pure but for the
+//! counters it carries.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ pub(crate) struct Table {
     services: HashMap<u32, Arc<[Arc<Replica>]>>,
     endpoints: HashMap<SocketAddr, Arc<Replica>>,
     egress: HashMap<ClusterName, Arc<Egress>>,
+    /// This cluster's control plane.
+    pub(crate) control: Vec<Arc<Replica>>,
 }
 
 /// A peer whose callers come in.
@@ -138,7 +141,8 @@ impl Refusal {
 }
 
 impl Table {
-    /// The next generation. Keys that cannot be used are left out and named in the second value: one bad key must not take the others down.
+    /// The next generation. Keys that cannot be used are left out and named in the second value: one bad key must not
+    /// take the others down.
     pub(crate) fn next(config: Arc<GatewayConfig>, former: Option<&Table>) -> (Self, Vec<String>) {
         let mut faults = Vec::new();
         let mut keys = Vec::new();
@@ -174,7 +178,12 @@ impl Table {
             (path.cluster.clone(), Arc::new(Egress::next(path, former.map(|former| &**former))))
         });
         let egress = egress.collect();
-        let table = Self { keys, peers, services, endpoints, egress, config };
+        let control = config.control.iter().map(|address| {
+            let kept = former.and_then(|former| former.control.iter().find(|replica| replica.address == *address));
+            kept.map_or_else(|| Replica::new(*address), Arc::clone)
+        });
+        let control = control.collect();
+        let table = Self { keys, peers, services, endpoints, egress, control, config };
         if let Some(former) = former {
             for (_, peer) in former.peers.iter().filter(|(name, _)| !table.peers.contains_key(*name)) {
                 peer.revoked.send_replace(true);
