@@ -21,8 +21,10 @@ pub const PER_CLUSTER_NAMES: &str = "veer.dev/per-cluster-names";
 pub const MTLS: &str = "veer.dev/mtls";
 /// On a Workload: `external` when someone else starts its proxy (a machine that joins with a token).
 pub const PROXY: &str = "veer.dev/proxy";
+/// On a Workload that Veer starts: `true` lets its proxy take the connections that packet-filter rules lead to it (`veer capture`).
+pub const CAPTURE: &str = "veer.dev/capture";
 /// Annotations that Veer reads; all others under `veer.dev/` are reported.
-pub const ANNOTATIONS: [&str; 5] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY];
+pub const ANNOTATIONS: [&str; 6] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE];
 
 /// Namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
