@@ -1,0 +1,10 @@
+//! System tests: the real binary, real processes and sockets, foreign clients and servers. `scripts/test system` runs them.
+
+mod bad_input;
+mod balance;
+mod bytes;
+mod capture;
+mod foreign;
+mod requests;
+mod routes;
+mod support;
