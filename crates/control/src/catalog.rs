@@ -160,7 +160,7 @@ impl Catalog {
             let Kind::Link(_) = &object.kind else { return None };
             let reason = self.trusted.get(&*object.meta.name)?.as_ref().err()?;
             let mend = "copy the bundle from the peer's own Link (`veer link` there)";
-            Some(object.error("V0190", "spec.bundle", reason.clone(), mend))
+            Some(object.error("V0401", "spec.bundle", reason.clone(), mend))
         };
         objects.iter().filter_map(refused).collect()
     }

@@ -17,7 +17,7 @@ use crate::config::ControlConfig;
 use crate::http::{ApiRequest, ApiResponse};
 use crate::issuer::Issuer;
 use crate::plane::Plane;
-use crate::state::{StateDir, StateError};
+use crate::state::{self, StateDir, StateError};
 use crate::{answers, catalog, peering, server};
 
 /// The control plane cannot run.
@@ -70,6 +70,7 @@ pub struct Control {
     listener: Listener,
     api: Listener,
     socket: Option<UnixListener>,
+    lock: std::fs::File,
 }
 
 /// A handle to a control plane: the API without sockets. Cheap to clone.
@@ -86,7 +87,8 @@ impl Control {
         if !faults.is_empty() {
             return Err(ControlError::Config(faults));
         }
-        // Ports first: a second control plane on the same state folder stops here and has touched nothing.
+        // A second control plane on the same state folder stops here and has touched nothing.
+        let lock = state::lock(&config.state_dir)?;
         let bind = async |at: SocketAddr| {
             let listen = |source| ControlError::Listen { at: at.to_string(), source };
             let listener = config.network.bind(at, BindOptions::default()).await.map_err(listen)?;
@@ -115,7 +117,7 @@ impl Control {
             None
         };
         let plane = Plane::new(config, (listen, api_address), state, issuer, identity, faults);
-        Ok(Self { plane, listener, api, socket })
+        Ok(Self { plane, listener, api, socket, lock })
     }
 
     /// A handle, also good while it runs.
@@ -128,7 +130,8 @@ impl Control {
     /// # Errors
     /// As [`run`].
     pub async fn run(self, drain: Drain) -> Result<(), ControlError> {
-        let Self { plane, listener, api, socket } = self;
+        // The lock is held to the end, and no longer: handles outlive the run.
+        let Self { plane, listener, api, socket, lock: _lock } = self;
         tracing::info!(cluster = %plane.config.cluster, listen = %plane.listen, api = %plane.api, "control plane");
         let mut parts: JoinSet<(&'static str, io::Result<()>)> = JoinSet::new();
         let (snapshots, confirm) = FolderSource::new(plane.config.manifests.clone()).watch();

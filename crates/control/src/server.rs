@@ -102,7 +102,11 @@ pub(crate) async fn serve_socket(plane: Arc<Plane>, listener: UnixListener) -> i
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let (stream, _) = accepted?;
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors, for a moment: no reason to end.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
                 if connections.len() < MAX_API_CONNECTIONS {
                     connections.spawn_local(api(Arc::clone(&plane), stream, true));
                 }

@@ -8,6 +8,7 @@
 //! | `settings.json` | orders of the operator: rotation, draining gateways |
 //! | `tokens.json`, `issued.jsonl` | join tokens; certificates and whose they are |
 //! | `peers/<cluster>.json` | what a peer said last |
+//! | `lock` | held by the control plane that uses the folder |
 //! | `control.sock` | the socket of privileged verbs |
 //!
 //! A file that is there but cannot be read stops the start where a new one would change who this cluster *is* (CA, master
@@ -128,7 +129,7 @@ impl StateDir {
 
     /// Folder of the certificate authority.
     pub fn ca(&self) -> PathBuf {
-        self.dir.join("ca")
+        ca_path(&self.dir)
     }
 
     /// File of join tokens.
@@ -152,9 +153,33 @@ impl StateDir {
     }
 }
 
+/// Holds the state folder for one control plane; let go when dropped, also by the kernel after a crash.
+///
+/// # Errors
+/// When another control plane holds it, or it cannot be made.
+pub(crate) fn lock(dir: &Path) -> Result<std::fs::File, StateError> {
+    let path = dir.join("lock");
+    let fail = |source| StateError { path: path.clone(), source };
+    files::private_dir(dir).map_err(fail)?;
+    let options = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = options.map_err(fail)?;
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => {
+            fail(io::Error::new(io::ErrorKind::ResourceBusy, "another control plane uses this state folder"))
+        }
+        std::fs::TryLockError::Error(error) => fail(error),
+    })?;
+    Ok(file)
+}
+
 /// Where the control plane with this state folder takes privileged verbs.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("control.sock")
+}
+
+/// Where the certificate authority of a state folder is.
+pub fn ca_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("ca")
 }
 
 /// Reads JSON; a file that does not parse is moved aside (`.unreadable`) and reported. Other errors are the caller's.

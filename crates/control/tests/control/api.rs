@@ -59,6 +59,9 @@ fn the_api_tells_and_only_the_socket_orders() {
         assert_eq!(order("/v1/tokens", "{\"workload\": \"shop/nobody\"}").await.0, 404);
         assert_eq!(order("/v1/tokens", "{}").await.0, 400);
         assert_eq!(order("/v1/tokens", &"x".repeat(100_000)).await.0, 413);
+
+        let second = veer_control::Control::bind(west.config()).await.unwrap_err();
+        assert!(second.to_string().contains("another control plane"), "{second}");
     });
 }
 
