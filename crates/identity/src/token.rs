@@ -27,7 +27,7 @@ pub enum RouteToken {
     Endpoint {
         /// Mesh address of the workload.
         addr: IpAddr,
-        /// Its mesh port.
+        /// The workload's port that was offered; gateways dial its mesh port, whatever it is.
         port: u16,
     },
     /// Any endpoint of a service: the gateway picks.

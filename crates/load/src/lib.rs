@@ -3,8 +3,13 @@
 //! [`run`] sends requests at a fixed rate, whatever the answers do (*open loop*): every request has a time at which it is
 //! due, and its latency counts from that time, so a stalled server cannot hide its stall by slowing the generator
 //! (*coordinated omission*). The caller gets one [`Sample`] per request and keeps what it wants of it in a [`Tally`].
+//!
+//! [`ClosedLoad`] keeps a fixed number of requests in flight (*closed loop*) at next to no cost of its own. It finds out what
+//! a server can do and what it costs; its latencies are those of a saturated server.
 
 mod client;
+pub mod closed;
+pub mod frames;
 mod tally;
 
 use std::net::SocketAddr;
@@ -17,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use client::{Client, Failure};
+pub use closed::{ClosedLoad, ClosedPlan, ClosedReport, Exchange};
 pub use tally::{Summary, Tally};
 
 /// What is sent, where, how fast and for how long.

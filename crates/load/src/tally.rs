@@ -42,10 +42,8 @@ impl Default for Tally {
 impl Tally {
     /// Adds one sample.
     pub fn add(&mut self, sample: &Sample) {
-        self.requests += 1;
-        self.latency.saturating_record(u64::try_from(sample.latency.as_micros()).unwrap_or(u64::MAX));
+        self.record(sample.latency);
         if !sample.ok() {
-            self.failures += 1;
             let reason = match &sample.outcome {
                 Ok(answer) => match answer.headers.get("grpc-message").and_then(|m| m.to_str().ok()) {
                     Some(message) => format!("status {} ({message})", answer.status),
@@ -53,8 +51,20 @@ impl Tally {
                 },
                 Err(failure) => failure.to_string(),
             };
-            *self.reasons.entry(reason).or_default() += 1;
+            self.blame(reason);
         }
+    }
+
+    /// One more request that took so long, however it ended.
+    pub(crate) fn record(&mut self, latency: Duration) {
+        self.requests += 1;
+        self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The request recorded last was not served.
+    pub(crate) fn blame(&mut self, reason: String) {
+        self.failures += 1;
+        *self.reasons.entry(reason).or_default() += 1;
     }
 
     /// Adds another tally's samples.

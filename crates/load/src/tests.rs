@@ -68,3 +68,63 @@ async fn nobody_listening_is_a_failure_not_a_hang() {
     run(plan(closed, 4), |sample| tally.add(&sample)).await;
     assert_eq!(tally.summary().failures, 200);
 }
+
+/// Answers every request of one connection with `status` and 100 bytes.
+async fn hyper_server(http2: bool, status: u16) -> SocketAddr {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(move |_| async move {
+                let body = http_body_util::Full::new(Bytes::from_static(&[b'x'; 100]));
+                http::Response::builder().status(status).body(body)
+            });
+            tokio::spawn(async move {
+                let io = TokioIo::new(stream);
+                if http2 {
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                } else {
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_closed_loop_is_served_by_another_implementation() {
+    let (host, path) = ("test".to_owned(), "/items?n=1".to_owned());
+    for (http2, exchange) in [
+        (false, Exchange::Http1 { host: host.clone(), path: path.clone() }),
+        (true, Exchange::Http2 { host, path, streams: 8 }),
+    ] {
+        for status in [200, 404] {
+            let target = hyper_server(http2, status).await;
+            let plan = ClosedPlan { target, connections: 3, exchange: exchange.clone() };
+            let load = ClosedLoad::start(plan).await.unwrap();
+            let report = load.measure(Duration::from_millis(200)).await;
+            assert!(report.summary.requests > 50, "{exchange:?}: {report:?}");
+            let failures = if status == 200 { 0 } else { report.summary.requests };
+            assert_eq!(report.summary.failures, failures, "{exchange:?}: {:?}", report.reasons);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_closed_loop_counts_what_breaks_and_goes_on() {
+    // Every connection ends after a first byte.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+    });
+    let plan = ClosedPlan { target, connections: 2, exchange: Exchange::Echo { bytes: 10 } };
+    let load = ClosedLoad::start(plan).await.unwrap();
+    let report = load.measure(Duration::from_millis(300)).await;
+    assert!(report.summary.requests > 4 && report.summary.failures == report.summary.requests, "{report:?}");
+    assert_eq!(report.rate(), 0.0);
+}

@@ -13,7 +13,7 @@ use prost::Message;
 use crate::{Replica, SERVED_BY, header};
 
 /// Path of the method.
-pub(crate) const QUOTE: &str = "/shop.v1.Price/Quote";
+pub const QUOTE: &str = "/shop.v1.Price/Quote";
 
 /// Asks for the price of an item.
 #[derive(Clone, PartialEq, Eq, Message)]

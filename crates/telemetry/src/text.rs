@@ -129,6 +129,11 @@ impl Buckets {
         }
     }
 
+    /// Adds the observations of another histogram with the same bounds.
+    pub fn merge(&mut self, other: &Buckets) {
+        other.0.iter().for_each(|(bound, count)| self.add(*bound, *count));
+    }
+
     /// What was observed since `earlier`. A number that fell means that the process began anew: then everything is new.
     pub fn since(&self, earlier: &Buckets) -> Buckets {
         let before = |bound: f64| earlier.0.iter().find(|(held, _)| *held == bound).map_or(0.0, |(_, n)| *n);

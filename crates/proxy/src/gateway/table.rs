@@ -88,7 +88,7 @@ pub(crate) enum Refusal {
     OtherCluster,
     #[error("the token is refused: {0}")]
     Token(TokenError),
-    #[error("the token leads to another port than the mesh port")]
+    #[error("the token was offered for another port than the one beside it")]
     Port,
     #[error("the token's service is not offered any more")]
     NoService,
@@ -130,7 +130,7 @@ impl Refusal {
             Refusal::Token(TokenError::Malformed) => "malformed_token",
             Refusal::Token(TokenError::UnknownKey) => "unknown_key",
             Refusal::Token(TokenError::Forged) => "forged_token",
-            Refusal::Port => "not_mesh_port",
+            Refusal::Port => "other_port",
             Refusal::NoService => "no_service",
             Refusal::PeerLimit => "peer_limit",
             Refusal::ControlLimit => "control_limit",
@@ -198,18 +198,19 @@ impl Table {
         if *sni.cluster() != self.config.cluster {
             return Err(Refusal::OtherCluster);
         }
-        let token = match sni {
+        let (token, asked) = match sni {
             Sni::Control { .. } => return Ok(Destination::Control),
             // Who could dial directly would not be here.
             Sni::Direct { .. } => return Err(Refusal::BadName),
-            Sni::Gateway { token, .. } => token,
+            Sni::Gateway { token, port, .. } => (token, port),
         };
         let (token, key) = open(&token, &self.keys).map_err(Refusal::Token)?;
         let peer = self.peers.get(&key.peer).cloned().ok_or(Refusal::Token(TokenError::UnknownKey))?;
         match token {
-            RouteToken::Endpoint { port, .. } if port != self.config.mesh_port => Err(Refusal::Port),
-            RouteToken::Endpoint { addr, port } => {
-                let address = SocketAddr::new(addr, port);
+            // The callee believes the port beside the token; it must be the one that was offered.
+            RouteToken::Endpoint { port, .. } | RouteToken::Service { port, .. } if port != asked => Err(Refusal::Port),
+            RouteToken::Endpoint { addr, .. } => {
+                let address = SocketAddr::new(addr, self.config.mesh_port);
                 // An endpoint that is in no service any more may still end what callers have begun with it.
                 let endpoint = self.endpoints.get(&address).cloned().unwrap_or_else(|| Replica::new(address));
                 Ok(Destination::Endpoint { peer, endpoint })

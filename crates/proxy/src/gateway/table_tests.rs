@@ -70,7 +70,7 @@ fn endpoint(port: u16) -> RouteToken {
 #[test]
 fn tokens_lead_to_what_was_offered() {
     let table = table();
-    let name = token(&key(1, "east", 1), endpoint(MESH));
+    let name = token(&key(1, "east", 1), endpoint(80));
     let Ok(Destination::Endpoint { peer, endpoint }) = table.inbound(&asks(&format!("{name}.p80.west"))) else {
         panic!("not an endpoint")
     };
@@ -96,10 +96,10 @@ fn everything_else_is_refused_with_its_reason() {
     assert_eq!(refused("p80.west"), Refusal::BadName);
     assert_eq!(refused("example.com"), Refusal::BadName);
     assert_eq!(refused("control.east"), Refusal::OtherCluster);
-    assert_eq!(refused(&format!("{}.p80.north", token(&good, endpoint(MESH)))), Refusal::OtherCluster);
+    assert_eq!(refused(&format!("{}.p80.north", token(&good, endpoint(80)))), Refusal::OtherCluster);
     assert_eq!(refused("notatoken!.p80.west"), Refusal::Token(TokenError::Malformed));
-    assert_eq!(refused(&sealed(&key(2, "east", 1), endpoint(MESH))), Refusal::Token(TokenError::UnknownKey));
-    assert_eq!(refused(&sealed(&key(1, "east", 2), endpoint(MESH))), Refusal::Token(TokenError::Forged));
+    assert_eq!(refused(&sealed(&key(2, "east", 1), endpoint(80))), Refusal::Token(TokenError::UnknownKey));
+    assert_eq!(refused(&sealed(&key(1, "east", 2), endpoint(80))), Refusal::Token(TokenError::Forged));
     assert_eq!(refused(&sealed(&good, endpoint(22))), Refusal::Port);
     assert_eq!(refused(&sealed(&good, RouteToken::Service { id: 6, port: 80 })), Refusal::NoService);
     let nameless = ClientHello { server_name: None, alpn: Alpn::default() };
@@ -114,7 +114,7 @@ fn everything_else_is_refused_with_its_reason() {
 #[test]
 fn a_new_generation_keeps_the_counts_of_what_stays() {
     let first = table();
-    let name = format!("{}.p80.west", token(&key(1, "east", 1), endpoint(MESH)));
+    let name = format!("{}.p80.west", token(&key(1, "east", 1), endpoint(80)));
     let Ok(Destination::Endpoint { peer, endpoint }) = first.inbound(&asks(&name)) else { panic!("refused") };
     let (_permit, _in_use) = (peer.enter().unwrap(), endpoint.take());
 
@@ -140,7 +140,7 @@ fn a_peer_without_keys_is_revoked_and_a_bad_key_takes_no_other_down() {
     let (second, faults) = Table::next(Arc::new(next), Some(&first));
     assert!(*peer.revoked.borrow());
     assert!(faults.len() == 1 && faults[0].contains("key 3 of north"), "{faults:?}");
-    let name = format!("{}.p80.west", token(&key(4, "south", 2), endpoint(MESH)));
+    let name = format!("{}.p80.west", token(&key(4, "south", 2), endpoint(80)));
     assert!(second.inbound(&asks(&name)).is_ok());
 }
 

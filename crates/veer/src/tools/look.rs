@@ -1,0 +1,270 @@
+//! `veer status`, `veer routes`, `veer endpoints`: what the control planes know.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use veer_control::api::Status;
+use veer_control::lease::PeerState;
+use veer_core::route::{Backend, Filter, HttpMatch, PathMatch};
+use veer_core::{Endpoints, Service};
+
+use super::{Asked, Format, Target};
+use crate::api;
+use crate::table::{Table, age};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const WARN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// One cluster's answer, or why there is none.
+#[derive(Debug, Serialize)]
+pub struct Answer<T> {
+    /// The cluster asked.
+    pub cluster: String,
+    /// What it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<T>,
+    /// Why it said nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Asks every control plane of the target the same.
+///
+/// # Errors
+/// When the target names none; one that does not answer is part of the result.
+pub async fn ask_all<T: serde::de::DeserializeOwned>(target: &Target, path: &str) -> anyhow::Result<Vec<Answer<T>>> {
+    let mut answers = Vec::new();
+    for Asked { name, api, .. } in target.asked()? {
+        let (answer, error) = match api::get_json::<T>(api, path).await {
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        answers.push(Answer { cluster: name, answer, error });
+    }
+    Ok(answers)
+}
+
+/// `veer status`: `Ok(true)` when every cluster answers, is ready and has no faults.
+///
+/// # Errors
+/// When the fleet was never started.
+pub async fn status(target: &Target, format: &Format) -> anyhow::Result<bool> {
+    let answers = ask_all::<Status>(target, "/v1/status").await?;
+    let well = |a: &Answer<Status>| {
+        a.answer.as_ref().is_some_and(|s| s.ready && s.faults.iter().all(|fault| fault.severity != "error"))
+    };
+    let all_well = answers.iter().all(well);
+    format.print(&answers, |answers| status_text(answers))?;
+    Ok(all_well)
+}
+
+fn status_text(answers: &[Answer<Status>]) -> String {
+    let mut clusters =
+        Table::new(&["cluster", "ready", "generation", "age", "manifests", "services", "workloads", "proxies", "ca"]);
+    let mut peers = Table::new(&["cluster", "peer", "state", "heard", "lease", "takes", "copies", "offers", "through"]);
+    let mut notes = String::new();
+    for Answer { cluster, answer, error } in answers {
+        let Some(status) = answer else {
+            clusters.row([cluster.clone(), "no answer".to_owned()]);
+            let _ = writeln!(notes, "{BAD}{cluster}{BAD:#}: {}", error.as_deref().unwrap_or("no answer"));
+            continue;
+        };
+        let lost = if status.proxies.lost > 0 { format!(" ({} lost)", status.proxies.lost) } else { String::new() };
+        clusters.row([
+            cluster.clone(),
+            if status.ready { "yes" } else { "no" }.to_owned(),
+            status.generation.to_string(),
+            age(status.generation_age_seconds),
+            status.source.state.clone(),
+            status.services.to_string(),
+            status.workloads.to_string(),
+            format!("{}{lost}", status.proxies.connected),
+            age(status.certificate_seconds_left),
+        ]);
+        for peer in &status.peers {
+            peers.row([
+                cluster.clone(),
+                peer.cluster.to_string(),
+                state(peer.state).to_owned(),
+                peer.age_seconds.map_or("never".to_owned(), |s| format!("{} ago", age(s))),
+                age(peer.lease_seconds),
+                peer.offers.to_string(),
+                peer.endpoints.to_string(),
+                peer.offered.to_string(),
+                peer.address.map_or_else(String::new, |address| address.to_string()),
+            ]);
+            for refused in &peer.refused {
+                let _ = writeln!(notes, "{WARN}{cluster}{WARN:#}: refused from {}: {refused}", peer.cluster);
+            }
+            if let (false, Some(error)) = (peer.connected, &peer.last_error) {
+                let _ = writeln!(notes, "{WARN}{cluster}{WARN:#}: no session with {}: {error}", peer.cluster);
+            }
+        }
+        for gateway in status.gateways.iter().filter(|gateway| gateway.draining) {
+            let _ = writeln!(notes, "{WARN}{cluster}{WARN:#}: {} is draining", gateway.name);
+        }
+        if !status.source.held.is_empty() {
+            let _ = writeln!(
+                notes,
+                "{BAD}{cluster}{BAD:#}: {} objects vanished at once and are kept; `veer confirm --cluster {cluster}` lets them go: {}",
+                status.source.held.len(),
+                status.source.held.join(", ")
+            );
+        }
+        for fault in &status.faults {
+            let style = if fault.severity == "error" { BAD } else { WARN };
+            let _ = writeln!(
+                notes,
+                "{}:{}:{}: {style}{}[{}]{style:#} {}\n  mend: {}",
+                fault.file, fault.line, fault.column, fault.severity, fault.code, fault.reason, fault.mend
+            );
+        }
+    }
+    let mut text = clusters.to_string();
+    if !peers.is_empty() {
+        let _ = write!(text, "\n{peers}");
+    }
+    if notes.is_empty() {
+        let _ = write!(text, "\n{GOOD}no faults{GOOD:#}\n");
+    } else {
+        let _ = write!(text, "\n{notes}");
+    }
+    text
+}
+
+fn state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Unknown => "unknown",
+        PeerState::Fresh => "fresh",
+        PeerState::Silent => "silent",
+        PeerState::Gone => "gone",
+    }
+}
+
+/// `veer routes`: the rules in force, and who wrote them.
+///
+/// # Errors
+/// When the fleet was never started.
+pub async fn routes(target: &Target, host: Option<&str>, format: &Format) -> anyhow::Result<bool> {
+    let path = host.map_or("/v1/routes".to_owned(), |host| format!("/v1/routes?host={host}"));
+    let answers = ask_all::<Vec<Service>>(target, &path).await?;
+    let found = answers.iter().any(|a| a.answer.as_ref().is_some_and(|services| !services.is_empty()));
+    format.print(&answers, |answers| {
+        let mut rows = Table::new(&["cluster", "service", "port", "route", "when", "to"]);
+        for Answer { cluster, answer, error } in answers {
+            if let Some(error) = error {
+                rows.row([cluster.clone(), format!("no answer: {error}")]);
+            }
+            answer.iter().flatten().for_each(|service| route_rows(&mut rows, cluster, service));
+        }
+        if rows.is_empty() {
+            return "no routes: every request goes to the service that it names\n".to_owned();
+        }
+        rows.to_string()
+    })?;
+    Ok(found || host.is_none())
+}
+
+fn route_rows(rows: &mut Table, cluster: &str, service: &Service) {
+    for port in &service.ports {
+        let head = || [cluster.to_owned(), service.host.to_string(), port.port.to_string()];
+        let mut add = |route: String, when: String, to: String| rows.row(head().into_iter().chain([route, when, to]));
+        for route in &port.http_routes {
+            for rule in &route.rules {
+                let when: Vec<_> = rule.matches.iter().map(condition).collect();
+                let when = if when.is_empty() { "always".to_owned() } else { when.join(" or ") };
+                let mut to: Vec<String> = rule.filters.iter().map(filter).collect();
+                to.extend(backends(&rule.backends));
+                if let Some(limit) = rule.timeouts.request {
+                    to.push(format!("within {limit:?}"));
+                }
+                if let Some(retry) = &rule.retry {
+                    to.push(format!("retry {:?} × {}", retry.codes, retry.attempts.unwrap_or(2)));
+                }
+                add(route.name.to_string(), when, to.join("; "));
+            }
+        }
+        if let Some(route) = &port.tcp_route {
+            add(route.name.to_string(), "every connection".to_owned(), backends(&route.backends).unwrap_or_default());
+        }
+        if port.http_routes.is_empty() && port.tcp_route.is_none() {
+            add("none".to_owned(), "always".to_owned(), "the service itself".to_owned());
+        }
+    }
+}
+
+fn condition(condition: &HttpMatch) -> String {
+    let mut parts = Vec::new();
+    match &condition.path {
+        Some(PathMatch::Exact(path)) => parts.push(format!("path = {path}")),
+        Some(PathMatch::Prefix(path)) if &**path != "/" => parts.push(format!("path under {path}")),
+        Some(PathMatch::Grpc { service, method }) => {
+            let part = |part: &Option<std::sync::Arc<str>>| part.as_deref().unwrap_or("*").to_owned();
+            parts.push(format!("gRPC {}/{}", part(service), part(method)));
+        }
+        _ => {}
+    }
+    parts.extend(condition.method.as_ref().map(|method| format!("method {method}")));
+    parts.extend(condition.headers.iter().map(|h| format!("{}: {}", h.name, h.value)));
+    parts.extend(condition.query.iter().map(|q| format!("?{}={}", q.name, q.value)));
+    if parts.is_empty() { "always".to_owned() } else { parts.join(" and ") }
+}
+
+fn filter(filter: &Filter) -> String {
+    match filter {
+        Filter::RequestHeaders(_) => "change request fields".to_owned(),
+        Filter::ResponseHeaders(_) => "change response fields".to_owned(),
+        Filter::Redirect { status, .. } => format!("redirect {status}"),
+        Filter::Rewrite { .. } => "rewrite".to_owned(),
+        Filter::Fail { status, reason } => format!("answer {status}: {reason}"),
+    }
+}
+
+fn backends(backends: &[Backend]) -> Option<String> {
+    let total: u32 = backends.iter().map(|backend| backend.weight).sum();
+    let part = |backend: &Backend| {
+        let share = f64::from(backend.weight) * 100.0 / f64::from(total.max(1));
+        let wrong = backend.invalid.as_ref().map_or(String::new(), |why| format!(" (500: {why})"));
+        format!("{share:.0} % {}:{}{wrong}", backend.host, backend.port)
+    };
+    (!backends.is_empty()).then(|| backends.iter().map(part).collect::<Vec<_>>().join(", "))
+}
+
+/// `veer endpoints`: who can serve.
+///
+/// # Errors
+/// When the fleet was never started.
+pub async fn endpoints(target: &Target, host: Option<&str>, format: &Format) -> anyhow::Result<bool> {
+    let path = host.map_or("/v1/endpoints".to_owned(), |host| format!("/v1/endpoints?host={host}"));
+    let answers = ask_all::<Vec<Endpoints>>(target, &path).await?;
+    let found = answers.iter().any(|a| a.answer.as_ref().is_some_and(|endpoints| !endpoints.is_empty()));
+    format.print(&answers, |answers| {
+        let mut rows =
+            Table::new(&["asked", "service", "cluster", "reach", "workload", "address", "ready", "identity"]);
+        for Answer { cluster: asked, answer, error } in answers {
+            if let Some(error) = error {
+                rows.row([asked.clone(), format!("no answer: {error}")]);
+            }
+            for endpoints in answer.iter().flatten() {
+                for cluster in &endpoints.clusters {
+                    for endpoint in &cluster.endpoints {
+                        rows.row([
+                            asked.clone(),
+                            endpoints.host.to_string(),
+                            cluster.cluster.to_string(),
+                            format!("{:?}", cluster.reach).to_lowercase(),
+                            endpoint.workload.to_string(),
+                            endpoint.address.to_string(),
+                            if endpoint.ready { "yes" } else { "no" }.to_owned(),
+                            endpoint.identity.as_ref().map_or("plaintext".to_owned(), ToString::to_string),
+                        ]);
+                    }
+                }
+            }
+        }
+        if rows.is_empty() { "no endpoints\n".to_owned() } else { rows.to_string() }
+    })?;
+    Ok(found)
+}
