@@ -3,7 +3,9 @@
 mod failures;
 mod fairness;
 mod memory;
+mod side_by_side;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -33,19 +35,31 @@ enum What {
     Fairness,
     /// Memory of an idle proxy, of idle connections, and its growth with services that are known but not used
     Memory,
+    /// Requests per CPU-second, latency and memory of Veer and of Envoy, HAProxy and nginx doing the same in the same run
+    SideBySide(side_by_side::SideBySide),
+    /// The floor of `side-by-side`: relays bytes until killed
+    #[command(hide = true)]
+    Relay { listen: SocketAddr, to: SocketAddr },
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("veer"));
     let veer = cli.veer.map_or_else(beside, Ok)?;
-    ensure!(veer.exists(), "{} is not there: cargo build --release", veer.display());
+    match cli.what {
+        // Needs Veer only when Veer is among those measured.
+        What::SideBySide(_) => {}
+        What::Relay { listen, to } => return side_by_side::relay::run(listen, to),
+        _ => ensure!(veer.exists(), "{} is not there: cargo build --release", veer.display()),
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     runtime.block_on(async {
         match cli.what {
             What::Failures { rate, only } => failures::run(&veer, rate, &only).await,
             What::Fairness => fairness::run(&veer).await,
             What::Memory => memory::run(&veer).await,
+            What::SideBySide(flags) => side_by_side::run(&veer, flags).await,
+            What::Relay { listen, to } => side_by_side::relay::run(listen, to),
         }
     })
 }

@@ -35,6 +35,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 /// Sends requests to one address. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
 pub struct Client {
