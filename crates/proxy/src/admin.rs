@@ -108,7 +108,7 @@ impl Admin {
             }
         }
         let svid = process.identity.svid();
-        let age = process.xds.oldest_unconfirmed();
+        let age = process.xds.unconfirmed_for();
         json!({
             "workload": process.config.workload.to_string(),
             "cluster": process.own_cluster().as_str(),
@@ -144,7 +144,7 @@ impl Admin {
 fn measure(process: &Process, metrics: &Metrics) {
     let now = Instant::now();
     let status = process.xds.status();
-    let age = process.xds.oldest_unconfirmed().unwrap_or_default();
+    let age = process.xds.unconfirmed_for().unwrap_or_default();
     metrics.gauge(&gauges::CONFIG_GENERATION, &[]).set(status.generation as f64);
     metrics.gauge(&gauges::CONFIG_AGE, &[]).set(age.as_secs_f64());
     metrics.gauge(&gauges::CONTROL_CONNECTED, &[]).set(f64::from(u8::from(status.connected)));

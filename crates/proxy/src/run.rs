@@ -85,8 +85,8 @@ async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     }
     let (dialler, dialling) = (home.clone(), enrolment.clone());
     spawn_local(async move { session.run(async || dialler.dial(&dialling).await).await });
-    let (inbound, orders) = follow_inbound(&client, &config);
     let trust = keep_trust(&client, &enrolment, &home);
+    let (inbound, orders) = follow_inbound(&client, &config, trust.clone());
 
     let process = Process::new(
         config.clone(),
@@ -127,18 +127,23 @@ fn control_addresses(config: &ProxyConfig) -> Vec<std::net::SocketAddr> {
 fn follow_inbound(
     client: &veer_xds::Client,
     config: &ProxyConfig,
+    trust: mpsc::UnboundedSender<TrustDomain>,
 ) -> (watch::Receiver<Option<Arc<Inbound>>>, watch::Receiver<Option<u64>>) {
     let mut subscription = client.subscribe::<Inbound>(&config.workload.to_string());
     let first = subscription.borrow_and_update().present().cloned();
     let (orders, ordered) = watch::channel(first.as_ref().map(|inbound| inbound.rotate));
+    // Callers of the trust domains that something was offered to can be judged only by their roots.
+    let want = move |inbound: &Inbound| {
+        inbound.offered_to.iter().for_each(|offered| drop(trust.send(offered.trust_domain.clone())));
+    };
+    first.iter().for_each(|inbound| want(inbound));
     let (sender, receiver) = watch::channel(first);
     spawn_local(async move {
         loop {
             match subscription.changed().await {
                 Known::Present(inbound) => {
-                    orders.send_if_modified(|order| {
-                        std::mem::replace(order, Some(inbound.rotate)) != Some(inbound.rotate)
-                    });
+                    want(&inbound);
+                    orders.send_if_modified(|order| order.replace(inbound.rotate) != Some(inbound.rotate));
                     sender.send_replace(Some(inbound));
                 }
                 // Its deletion ends the renewal of its certificate; until then it serves what is under way.

@@ -33,7 +33,12 @@ pub async fn of(worker: &Worker, dial: &Dial<'_>) -> Result<Reach, DialError> {
             let replica = path.balance.pick().ok_or_else(no_gateway)?;
             Reach::Mesh(Recipe {
                 address: replica.address,
-                via: Some(Via { cluster: (*cluster).clone(), balance: Arc::clone(&path.balance), replica }),
+                via: Some(Via {
+                    cluster: (*cluster).clone(),
+                    balance: Arc::clone(&path.balance),
+                    draining: replica.is_draining(),
+                    replica,
+                }),
                 sni: Sni::Gateway { token: token.to_string(), port: *target_port, cluster: (*cluster).clone() },
                 expected: Arc::from(*identities),
             })

@@ -62,6 +62,15 @@ pub struct Via {
     pub balance: Arc<PathBalance>,
     /// The one chosen.
     pub replica: Arc<PathReplica>,
+    /// Whether it was draining when it was chosen, for want of a better one.
+    pub draining: bool,
+}
+
+impl Via {
+    /// Whether the replica began to drain after it was chosen.
+    pub fn began_to_drain(&self) -> bool {
+        !self.draining && self.replica.is_draining()
+    }
 }
 
 /// Makes connections for this process. Cheap to clone.
@@ -137,7 +146,7 @@ impl DialError {
         match self {
             DialError::Connect { .. } | DialError::ConnectTimeout(_) if through => Blame::Path,
             DialError::Connect { .. } | DialError::ConnectTimeout(_) => Blame::Endpoint,
-            DialError::HandshakeTimeout(_) if through => Blame::Path,
+            // Behind a gateway that took the connection either may be silent: both are avoided ([`Dialer::dial`]).
             DialError::HandshakeTimeout(_) => Blame::Endpoint,
             DialError::Handshake { error, .. } => match error.blame() {
                 Blame::Path if !through => Blame::Endpoint,
@@ -194,11 +203,11 @@ impl Dialer {
         let result = self.shake_hands(recipe, hop).await;
         let outcome = result.as_ref().err().map_or("ok", DialError::outcome);
         self.metrics.counter(&counters::TLS_HANDSHAKES, &["outbound", outcome]).inc();
-        if let Some(Via { cluster, balance, replica }) = &recipe.via {
+        if let Some(Via { cluster, balance, replica, .. }) = &recipe.via {
             self.metrics.counter(&counters::PATH_CONNECTIONS, &[cluster.as_str(), &replica.name, outcome]).inc();
             match &result {
                 Ok(_) => balance.reachable(replica),
-                Err(error) if error.blame(true) == Blame::Path => {
+                Err(error) if error.blame(true) == Blame::Path || matches!(error, DialError::HandshakeTimeout(_)) => {
                     if replica.is_reachable() {
                         self.metrics
                             .counter(&counters::PATH_EJECTIONS, &[cluster.as_str(), &replica.name, outcome])

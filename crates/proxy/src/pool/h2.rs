@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use veer_identity::clock;
 use veer_net::Io;
 
-use super::{DialError, Event, Hop, Reach, SendError, Upstream, refused_untouched};
+use super::{DialError, Event, Hop, Reach, SendError, Upstream, Via, refused_untouched};
 use crate::exec::LocalExec;
 use crate::http::replay::TryBody;
 
@@ -137,7 +137,11 @@ async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::H2).await?;
             upstream.event(Event::Proven);
-            let left = dialed.ends.duration_since(clock::now()).unwrap_or_default();
+            let mut left = dialed.ends.duration_since(clock::now()).unwrap_or_default();
+            if recipe.via.as_ref().is_some_and(Via::began_to_drain) {
+                // Too late to be among those that were told to leave: it serves who waits for it, and no more.
+                left = left.min(Duration::from_secs(1));
+            }
             start(upstream, dialed.stream, recipe.address, recipe.gateway(), dialed.rtt, Some(left)).await
         }
     }

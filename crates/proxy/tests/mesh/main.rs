@@ -5,5 +5,6 @@ mod harness;
 mod balance;
 mod failure;
 mod forward;
+mod gateway;
 mod identity;
 mod policy;

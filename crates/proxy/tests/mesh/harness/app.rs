@@ -38,7 +38,9 @@ pub struct App {
 
 impl App {
     /// Answers with the closure.
-    pub fn new<F: Future<Output = Response<Body>> + 'static>(handler: impl Fn(Request<Incoming>) -> F + 'static) -> Self {
+    pub fn new<F: Future<Output = Response<Body>> + 'static>(
+        handler: impl Fn(Request<Incoming>) -> F + 'static,
+    ) -> Self {
         Self {
             handler: Rc::new(move |request| Box::pin(handler(request))),
             seen: RefCell::default(),
@@ -57,7 +59,7 @@ impl App {
         Self::new(|request| async move {
             let head = format!("{} {} ", request.method(), request.uri().path());
             let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            answer(&[head.as_bytes(), &body].concat())
+            answer([head.as_bytes(), &body].concat())
         })
     }
 
@@ -72,6 +74,7 @@ impl App {
         let serving = Rc::clone(&app);
         app.tasks.borrow_mut().spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let app = Rc::clone(&serving);
                 serving.tasks.borrow_mut().spawn_local(app.serve(stream));
             }

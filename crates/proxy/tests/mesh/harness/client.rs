@@ -25,7 +25,6 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-    pub trailers: HeaderMap,
 }
 
 impl Answer {
@@ -43,6 +42,7 @@ pub type Error = Box<dyn std::error::Error>;
 impl Client {
     pub async fn http1(address: SocketAddr) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(connection.with_upgrades());
         Ok(Self::Http1(sender))
@@ -50,6 +50,7 @@ impl Client {
 
     pub async fn http2(address: SocketAddr) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let (sender, connection) = http2::handshake(LocalExec, TokioIo::new(stream)).await?;
         tokio::task::spawn_local(connection);
         Ok(Self::Http2(sender))
@@ -73,8 +74,7 @@ impl Client {
     pub async fn ask(&mut self, request: Request<Body>) -> Result<Answer, Error> {
         let (head, body) = self.send(request).await?.into_parts();
         let body = body.collect().await?;
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers })
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
     pub async fn get(&mut self, host: &str, path: &str) -> Result<Answer, Error> {

@@ -1,10 +1,9 @@
 //! A control plane that says what the test puts: the real protocol, the real issuer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,9 +12,7 @@ use tokio::task::JoinHandle;
 use veer_core::inbound::Inbound;
 use veer_core::names::{ClusterName, ObjectName, SpiffeId, TrustDomain};
 use veer_core::resource::Resource;
-use veer_identity::{
-    ALPN_H2_STANDARD, ALPN_XDS, Ca, ClientAuth, Identity, JoinToken, KeyRequest, Svid, accept, clock, join,
-};
+use veer_identity::{ALPN_H2_STANDARD, ALPN_XDS, Ca, ClientAuth, Identity, JoinToken, KeyRequest, Svid, accept, clock};
 use veer_net::{BindOptions, Network};
 use veer_xds::enroll::{Enroll, Enrolled, Join, Renew};
 use veer_xds::{LocalFuture, Services, Source, Status, Subscriber, serve_connection, version_of};
@@ -27,20 +24,20 @@ pub struct Control {
     pub cluster: ClusterName,
     pub domain: TrustDomain,
     pub address: SocketAddr,
-    pub ca: Rc<Issuer>,
+    pub ca: Arc<Issuer>,
     words: Arc<Words>,
     serving: RefCell<Option<JoinHandle<()>>>,
 }
 
-/// The cluster's issuer; `ttl` can be changed.
+/// The cluster's issuer.
 pub struct Issuer {
     pub ca: Ca,
-    pub ttl: Cell<Duration>,
+    pub ttl: Duration,
 }
 
 /// What is said, by type and name.
 struct Words {
-    said: RefCell<HashMap<(String, String), (String, Bytes)>>,
+    said: Mutex<HashMap<(String, String), (String, Bytes)>>,
     generation: watch::Sender<u64>,
 }
 
@@ -55,8 +52,8 @@ impl Control {
         let control = Self {
             cluster: ClusterName::new(cluster).unwrap(),
             address: SocketAddr::new(super::address(), 15010),
-            ca: Rc::new(Issuer { ca, ttl: Cell::new(Duration::from_secs(3600)) }),
-            words: Arc::new(Words { said: RefCell::default(), generation: watch::Sender::new(1) }),
+            ca: Arc::new(Issuer { ca, ttl: Duration::from_secs(3600) }),
+            words: Arc::new(Words { said: Mutex::default(), generation: watch::Sender::new(1) }),
             serving: RefCell::default(),
             domain,
         };
@@ -69,13 +66,13 @@ impl Control {
     pub fn put<R: Resource>(&self, name: &str, resource: &R) {
         let json = serde_json::to_vec(resource).unwrap();
         let word = (version_of(&json), Bytes::from(json));
-        self.words.said.borrow_mut().insert((R::TYPE_URL.to_owned(), name.to_owned()), word);
+        self.words.said.lock().unwrap().insert((R::TYPE_URL.to_owned(), name.to_owned()), word);
         self.words.generation.send_modify(|generation| *generation += 1);
     }
 
     /// States that there is no such resource.
     pub fn remove<R: Resource>(&self, name: &str) {
-        self.words.said.borrow_mut().remove(&(R::TYPE_URL.to_owned(), name.to_owned()));
+        self.words.said.lock().unwrap().remove(&(R::TYPE_URL.to_owned(), name.to_owned()));
         self.words.generation.send_modify(|generation| *generation += 1);
     }
 
@@ -92,7 +89,7 @@ impl Control {
     /// A certificate as the issuer would make it.
     pub fn svid(&self, id: &SpiffeId) -> Svid {
         let request = KeyRequest::new().unwrap();
-        let chain = self.ca.ca.sign(&request.csr_der, id, self.ca.ttl.get(), clock::now()).unwrap();
+        let chain = self.ca.ca.sign(&request.csr_der, id, self.ca.ttl, clock::now()).unwrap();
         Svid::from_chain(request.key, chain).unwrap()
     }
 
@@ -121,7 +118,7 @@ impl Control {
         let identity =
             Identity::new(self.svid(&SpiffeId::control(self.domain.clone())), [self.ca.ca.bundle()]).unwrap();
         let source: Arc<dyn Source> = Arc::clone(&self.words) as Arc<dyn Source>;
-        let enroll: Arc<dyn Enroll> = Arc::new(Enrolling(Rc::clone(&self.ca)));
+        let enroll: Arc<dyn Enroll> = Arc::new(Enrolling(Arc::clone(&self.ca)));
         let services = Services { enroll: Some(enroll), ..Services::new("test/1", source) };
         let serving = tokio::task::spawn_local(async move {
             let mut sessions = tokio::task::JoinSet::new();
@@ -140,11 +137,11 @@ impl Control {
 
 impl Source for Words {
     fn get(&self, _: &Subscriber, type_url: &str, name: &str) -> Option<(String, Bytes)> {
-        self.said.borrow().get(&(type_url.to_owned(), name.to_owned())).cloned()
+        self.said.lock().unwrap().get(&(type_url.to_owned(), name.to_owned())).cloned()
     }
 
     fn list(&self, _: &Subscriber, type_url: &str) -> Vec<String> {
-        self.said.borrow().keys().filter(|(kind, _)| kind == type_url).map(|(_, name)| name.clone()).collect()
+        self.said.lock().unwrap().keys().filter(|(kind, _)| kind == type_url).map(|(_, name)| name.clone()).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -152,14 +149,14 @@ impl Source for Words {
     }
 }
 
-struct Enrolling(Rc<Issuer>);
+struct Enrolling(Arc<Issuer>);
 
 impl Enrolling {
     fn issue(&self, workload: &str, csr: &[u8]) -> Result<Enrolled, Status> {
         let name: ObjectName = workload.parse().map_err(|_| Status::invalid_argument("no workload"))?;
         let ca = &self.0.ca;
         let id = SpiffeId::new(ca.trust_domain().clone(), &name.namespace, &name.name);
-        let ttl = self.0.ttl.get();
+        let ttl = self.0.ttl;
         let chain = ca.sign(csr, &id, ttl, clock::now()).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Enrolled { chain_der: chain.iter().map(|der| der.to_vec()).collect(), bundles: vec![ca.bundle()], id, ttl })
     }

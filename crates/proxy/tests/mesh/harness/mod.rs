@@ -46,7 +46,7 @@ pub fn address() -> IpAddr {
 }
 
 /// Waits until the condition holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -178,7 +178,6 @@ impl Workload {
 pub struct Stated<'a> {
     control: &'a Control,
     host: ServiceHost,
-    protocol: AppProtocol,
     routes: Vec<HttpRoute>,
     policy: TrafficPolicy,
     endpoints: Vec<Endpoint>,
@@ -189,14 +188,7 @@ impl Control {
     pub fn service(&self, name: &str) -> Stated<'_> {
         // Slow start would hide what most tests look at.
         let policy = TrafficPolicy { slow_start: Duration::ZERO, ..TrafficPolicy::default() };
-        Stated {
-            control: self,
-            host: host(name),
-            protocol: AppProtocol::Detect,
-            routes: vec![],
-            policy,
-            endpoints: vec![],
-        }
+        Stated { control: self, host: host(name), routes: vec![], policy, endpoints: vec![] }
     }
 }
 
@@ -206,18 +198,8 @@ pub fn host(name: &str) -> ServiceHost {
 }
 
 impl Stated<'_> {
-    pub fn protocol(mut self, protocol: AppProtocol) -> Self {
-        self.protocol = protocol;
-        self
-    }
-
     pub fn route(mut self, route: HttpRoute) -> Self {
         self.routes.push(route);
-        self
-    }
-
-    pub fn policy(mut self, change: impl FnOnce(&mut TrafficPolicy)) -> Self {
-        change(&mut self.policy);
         self
     }
 
@@ -236,7 +218,7 @@ impl Stated<'_> {
         let port = ServicePort {
             port: PORT,
             name: None,
-            protocol: self.protocol,
+            protocol: AppProtocol::Detect,
             http_routes: self.routes,
             tcp_route: None,
             consumer_tcp_routes: vec![],
