@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use veer_resources::types::{EnvVar, RestartPolicy, RunSpec, WorkloadSpec};
+use veer_resources::types::{CAPTURE, EnvVar, PROXY, RestartPolicy, RunSpec, WorkloadSpec};
 use veer_resources::{Kind, Object};
 
 use super::child::{Command, Places, Restart};
 use super::own_program;
 use super::plan::{ADMIN_PORT, ClusterPlan, GatewayPlan, OUTBOUND_PORT};
 use super::units::{Unit, Units};
-
-/// Annotation of a Workload whose proxy someone else starts (a machine that joins with a token).
-const PROXY_ANNOTATION: &str = "veer.dev/proxy";
 
 /// Runs the cluster until `stop` resolves; then everything is stopped gently.
 ///
@@ -47,7 +44,7 @@ fn wanted(program: &str, file: &Path, plan: &ClusterPlan, objects: &[Object]) ->
     }
     for object in objects {
         let Kind::Workload(workload) = &object.kind else { continue };
-        let external = object.meta.annotations.get(PROXY_ANNOTATION).is_some_and(|v| &**v == "external");
+        let external = object.meta.annotation(PROXY) == Some("external");
         if external || !workload.is_up() {
             continue;
         }
@@ -79,6 +76,9 @@ fn proxy(program: &str, file: &Path, name: &str, object: &Object, workload: &Wor
     let (workload_name, address) = (format!("{}/{}", object.meta.namespace, object.meta.name), workload.address);
     let flags = [("--workload", workload_name.as_str()), ("--address", &address.to_string())];
     let mut command = veer(program, "proxy", file, &format!("{name}.proxy"), &flags);
+    if object.meta.annotation(CAPTURE) == Some("true") {
+        command.argv.push("--capture".to_owned());
+    }
     command.ready = Some(((address, ADMIN_PORT).into(), "/ready"));
     command
 }

@@ -37,7 +37,8 @@ impl RunningFleet {
         std::fs::create_dir_all(state.join("held")).with_context(|| format!("making {}", state.display()))?;
         let state = std::fs::canonicalize(state)?;
         let folder = std::fs::canonicalize(folder)?;
-        let plan = FleetPlan { clusters: fleet.clusters.iter().map(|c| plan_cluster(&folder, &state, c)).collect() };
+        let plan =
+            FleetPlan { clusters: fleet.clusters.iter().map(|c| plan_cluster(&folder, &state, &fleet, c)).collect() };
         prepare(&fleet, &plan)?;
         write_atomically(&state.join("fleet.json"), &serde_json::to_vec_pretty(&plan)?)?;
         let places = Places { logs: state.clone(), held: state.join("held") };
@@ -97,14 +98,19 @@ pub fn read_fleet(folder: &Path) -> anyhow::Result<Fleet> {
     }
 }
 
-fn plan_cluster(folder: &Path, state: &Path, cluster: &FleetCluster) -> ClusterPlan {
+fn plan_cluster(folder: &Path, state: &Path, fleet: &Fleet, cluster: &FleetCluster) -> ClusterPlan {
     let state = state.join("clusters").join(cluster.name.as_str());
+    let mut manifests = vec![folder.join(&*cluster.manifests)];
+    // A folder without manifests says nothing: a cluster without peers would wait for it for ever.
+    if fleet.peering.iter().any(|peering| peering.between.contains(&cluster.name)) {
+        manifests.push(state.join("links"));
+    }
     ClusterPlan {
         name: cluster.name.clone(),
         trust_domain: cluster.trust_domain.clone(),
         region: cluster.region.to_string(),
         zone: cluster.zone.to_string(),
-        manifests: vec![folder.join(&*cluster.manifests), state.join("links")],
+        manifests,
         control: cluster.control.address,
         gateways: cluster
             .gateways

@@ -55,9 +55,8 @@ async fn http2_clients_are_served_without_an_error() {
         ("four HTTP/2 connections", &["-c", "4", "-m", "5"]),
         ("four HTTP/1.1 connections", &["-c", "4", "--h1"]),
     ] {
-        let authority = if flags.contains(&"--h1") { "host: catalog.shop" } else { ":authority: catalog.shop" };
         let mut command = fleet.command("west", "h2load");
-        let text = output(command.args(["-n", "500", "-H", authority]).args(flags).arg(&url));
+        let text = output(command.args(["-n", "500", "-H", ":authority: catalog.shop"]).args(flags).arg(&url));
         assert!(text.contains("500 done, 500 succeeded, 0 failed, 0 errored, 0 timeout"), "{how}: {text}");
         assert!(text.contains("status codes: 500 2xx"), "{how}: {text}");
     }
@@ -105,11 +104,9 @@ async fn what_does_not_exist_is_answered_at_once_and_clearly() {
 
     // The caller's own faults are told as such.
     let url = format!("http://{}:15001/", fleet.address("west", 10));
-    for (fault, more) in [
-        ("no host", &["-H", "Host:", "--http1.1"][..]),
-        ("two hosts", &["-H", "Host: catalog.shop", "-H", "host: other.shop"]),
-        ("user information", &["-H", "Host: catalog.shop@other.shop"]),
-    ] {
+    for (fault, more) in
+        [("no host", &["-H", "Host:", "--http1.1"][..]), ("user information", &["-H", "Host: catalog.shop@other.shop"])]
+    {
         let mut command = fleet.command("west", "curl");
         let status =
             output(command.args(["-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}"]).args(more).arg(&url));
