@@ -8,3 +8,4 @@ mod forward;
 mod gateway;
 mod identity;
 mod policy;
+mod silence;
