@@ -17,13 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use veer_identity::clock;
 use veer_net::{BindOptions, Stream};
 use veer_telemetry::Metrics;
-use veer_telemetry::family::gauges;
+use veer_telemetry::family::{counters, gauges};
 
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
+use crate::pages;
 use crate::process::Process;
 use crate::run::holds;
 use crate::worker::Command;
@@ -107,7 +107,9 @@ impl Admin {
                 pools.push(pool);
             }
         }
-        let svid = process.identity.svid();
+        let mut identity = pages::identity_json(&process.identity);
+        let trusted = process.identity.trust_store();
+        identity["trusts"] = trusted.bundles().map(|bundle| bundle.trust_domain.to_string()).collect();
         let age = process.xds.unconfirmed_for();
         json!({
             "workload": process.config.workload.to_string(),
@@ -115,12 +117,7 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "ready": self.not_ready().is_none(),
             "notReady": self.not_ready(),
-            "identity": {
-                "id": svid.id.to_string(),
-                "expires": clock::unix_seconds(svid.not_after),
-                "expiresInSeconds": svid.remaining(clock::now()).as_secs(),
-                "trusts": process.identity.trust_store().bundles().map(|b| b.trust_domain.to_string()).collect::<Vec<_>>(),
-            },
+            "identity": identity,
             "configAgeSeconds": age.map_or(0, |age| age.as_secs()),
             "inbound": process.inbound.borrow().as_deref(),
             "services": process.services().iter().map(|s| s.snapshot(now)).collect::<Vec<_>>(),
@@ -162,6 +159,15 @@ fn measure(process: &Process, metrics: &Metrics) {
     for service in process.services() {
         let snapshot = service.snapshot(now);
         let host = snapshot.host.as_str();
+        let events = snapshot.events;
+        for (kind, count) in [
+            ("consecutive", events.ejected_consecutive),
+            ("ratio", events.ejected_ratio),
+            ("unreachable", events.unreachable),
+        ] {
+            let counter = metrics.counter(&counters::ENDPOINT_EJECTIONS, &[host, "", kind]);
+            counter.add(count.saturating_sub(counter.get()));
+        }
         metrics.forget_gauges(&gauges::ENDPOINTS, &[host]);
         for cluster in &snapshot.clusters {
             for endpoint in &cluster.endpoints {

@@ -202,7 +202,11 @@ impl Worker {
 
     fn pool_event(&self, key: &Key, event: Event) {
         match event {
-            Event::Proven => self.process.clusters.get(&key.cluster).prove(Instant::now()),
+            Event::Proven(rtt) => {
+                let health = self.process.clusters.get(&key.cluster);
+                health.prove(Instant::now());
+                health.observe_rtt(rtt);
+            }
             Event::Lost => {
                 for backend in self.knowledge.backends() {
                     backend.lost(key);

@@ -120,6 +120,7 @@ async fn open(worker: &Rc<Worker>, service: &ServiceView, port: &PortView) -> Re
         let begun = Instant::now();
         match dial_once(worker, &dial).await {
             Ok(io) => {
+                target.cluster_health().prove(Instant::now());
                 pick.report(Outcome::Success, begun.elapsed(), Instant::now());
                 return Ok(Opened { io, pick, edge });
             }

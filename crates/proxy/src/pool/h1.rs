@@ -57,7 +57,7 @@ pub(super) async fn lease(upstream: &Rc<Upstream>, reach: &Reach, fresh: bool) -
         }
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::Http1).await?;
-            upstream.event(Event::Proven);
+            upstream.event(Event::Proven(dialed.rtt));
             start(dialed.stream, recipe.address, recipe.gateway(), true, dialed.rtt).await?
         }
     };

@@ -136,7 +136,7 @@ async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError
         }
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::H2).await?;
-            upstream.event(Event::Proven);
+            upstream.event(Event::Proven(dialed.rtt));
             let mut left = dialed.ends.duration_since(clock::now()).unwrap_or_default();
             if recipe.via.as_ref().is_some_and(Via::began_to_drain) {
                 // Too late to be among those that were told to leave: it serves who waits for it, and no more.

@@ -73,8 +73,8 @@ pub enum Reach {
 pub enum Event {
     /// A connection ended in disorder: reset, silence, no GOAWAY.
     Lost,
-    /// The peer answered a handshake: proof of the data path.
-    Proven,
+    /// The peer answered a handshake: proof of the data path, whose round trip took so long.
+    Proven(std::time::Duration),
 }
 
 /// Hears [`Event`]s.

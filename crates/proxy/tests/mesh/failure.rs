@@ -202,6 +202,7 @@ fn an_endpoint_that_fails_is_ejected_for_all_to_see() {
         // Five in a row, never repeated: an application's own 5xx is its answer.
         assert_eq!(failures, 5);
         assert_eq!(several.client.metric("veer_endpoints", &["state=\"ejected\""]).await, 1.0);
+        assert_eq!(several.client.metric("veer_endpoint_ejections_total", &["consecutive"]).await, 1.0);
         let dump = several.client.admin("/dump").await;
         assert!(dump.contains("\"state\": \"ejected\""), "{dump}");
     });
