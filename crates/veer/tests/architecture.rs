@@ -12,6 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("veer-shop", &["veer-core", "veer-load"]),
     ("veer-testkit", &["veer-load", "veer-telemetry"]),
     ("veer-bench", &["veer-load", "veer-testkit"]),
+    // Tests only: there, too, everything runs together.
+    ("veer-sim", &["veer-core", "veer-net", "veer-control", "veer-proxy", "veer-identity", "veer-telemetry"]),
     ("veer-route", &["veer-core"]),
     ("veer-balance", &["veer-core"]),
     ("veer-resources", &["veer-core"]),

@@ -1,0 +1,3 @@
+//! Whole fleets on a simulated network: the real control planes, gateways and proxies, virtual time, chance from a seed.
+
+mod crossing;
