@@ -178,7 +178,7 @@ fn a_cache_carries_a_restart_without_control_plane() {
         assert_eq!(cart.borrow(), present(Thing { size: 1 }));
         assert_eq!(ghost.borrow(), Known::Absent);
         assert!(
-            new.oldest_unconfirmed().is_some_and(|age| age >= Duration::from_secs(3600)),
+            new.unconfirmed_for().is_some_and(|age| age >= Duration::from_secs(3600)),
             "the restart does not hide age"
         );
         // What was not asked for yet is not lost by another restart.
@@ -190,7 +190,7 @@ fn a_cache_carries_a_restart_without_control_plane() {
         line.run(session);
         synced(&new).await;
         assert_eq!(line.services.stats.resources.load(Ordering::Relaxed), sent, "nothing unchanged is sent");
-        assert_eq!(new.oldest_unconfirmed(), None);
+        assert_eq!(new.unconfirmed_for(), None);
     });
 }
 

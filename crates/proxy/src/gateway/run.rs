@@ -215,7 +215,7 @@ async fn report(client: Client, gateway: Gateway, config: GatewayProcessConfig) 
 /// Gauges that nobody else brings up to date.
 fn measure(client: &Client, metrics: &Metrics) {
     let status = client.status();
-    let age = client.oldest_unconfirmed().unwrap_or_default();
+    let age = client.unconfirmed_for().unwrap_or_default();
     metrics.gauge(&gauges::CONFIG_GENERATION, &[]).set(status.generation as f64);
     metrics.gauge(&gauges::CONFIG_AGE, &[]).set(age.as_secs_f64());
     metrics.gauge(&gauges::CONTROL_CONNECTED, &[]).set(f64::from(u8::from(status.connected)));
@@ -256,7 +256,7 @@ impl Pages for SideView {
                 "ready": ready.is_ok(),
                 "notReady": ready.err(),
                 "identity": self.identity.load_full().map(|identity| pages::identity_json(&identity)),
-                "configAgeSeconds": self.client.oldest_unconfirmed().map_or(0, |age| age.as_secs()),
+                "configAgeSeconds": self.client.unconfirmed_for().map_or(0, |age| age.as_secs()),
                 "knows": self.gateway.dump(),
                 "control": session,
             })

@@ -142,7 +142,7 @@ async fn play(options: &Options, stage: &mut Stage) -> anyhow::Result<Outcome> {
     let load = start_load(options.rate, &stage.recorder);
     // The first requests find out about services, which takes a moment; the story begins when they are served.
     anyhow::ensure!(
-        stage.until("visitors are served", 20, |seen| seen.len() > 100 && seen.failures() == 0).await.is_some(),
+        stage.until("visitors are served", 20, |seen| seen.len() > 20 && seen.failures() == 0).await.is_some(),
         "visitors are not served: {:?}",
         stage.since(Duration::ZERO).tally().reasons()
     );

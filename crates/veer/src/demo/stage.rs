@@ -200,6 +200,17 @@ impl Stage {
         certificates
     }
 
+    /// How many proxies and gateways the fleet has.
+    pub fn processes(&self) -> usize {
+        let clusters = &self.fleet.plan.clusters;
+        clusters.iter().map(|plan| plan.gateways.len() + api::workload_addresses(plan).len()).sum()
+    }
+
+    /// Waits until every proxy and gateway has reported to its control plane, as after one was restarted.
+    pub async fn until_all_report(&mut self, seconds: u64) -> Option<Duration> {
+        self.until_answer(seconds, async |stage: &Self| stage.certificates().await.len() == stage.processes()).await
+    }
+
     /// Has every control plane order new certificates.
     ///
     /// # Errors

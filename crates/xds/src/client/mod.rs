@@ -227,9 +227,16 @@ impl Client {
         self.shared.store().import(cache, now);
     }
 
-    /// Age of the oldest resource in use that did not come from the present control plane; `None` when all did.
-    pub fn oldest_unconfirmed(&self) -> Option<Duration> {
-        if self.is_synced() { None } else { self.shared.store().oldest() }
+    /// How old what is known is: since when nobody has confirmed it; `None` while the control plane does. In a process that has
+    /// not heard of the control plane yet, what came from the cache is as old as its oldest resource.
+    pub fn unconfirmed_for(&self) -> Option<Duration> {
+        let (stale_since, responses) = {
+            let progress = self.shared.progress();
+            (progress.stale_since?, progress.responses)
+        };
+        let silent = stale_since.elapsed();
+        let cached = if responses == 0 { self.shared.store().oldest() } else { None };
+        Some(cached.map_or(silent, |cached| cached.max(silent)))
     }
 }
 
