@@ -67,7 +67,7 @@ fn inbound(view: View<'_>, object: &Object, spec: &WorkloadSpec) -> Inbound {
     }
     let offered_to = offered.into_iter().filter_map(|(peer, ports)| {
         let trust_domain = view.peer(&peer)?.trust_domain.clone();
-        Some(OfferedTo { trust_domain, ports: ports.into_iter().collect() })
+        Some(OfferedTo { trust_domain, cluster: Some(peer), ports: ports.into_iter().collect() })
     });
     Inbound {
         workload: object.name(),

@@ -98,6 +98,9 @@ pub struct InboundPort {
 pub struct OfferedTo {
     /// The peer's trust domain.
     pub trust_domain: TrustDomain,
+    /// The peer's cluster, for metrics; absent from older control planes.
+    #[serde(default)]
+    pub cluster: Option<ClusterName>,
     /// Ports of this workload.
     pub ports: Vec<u16>,
 }

@@ -1,37 +1,22 @@
 //! What can be asked of a running proxy: `/metrics`, `/ready`, `/live`, `/dump`.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use veer_net::{BindOptions, Stream};
 use veer_telemetry::Metrics;
 use veer_telemetry::family::{counters, gauges};
 
-use crate::config::ProxyConfig;
-use crate::error::ProxyError;
-use crate::pages;
+use crate::pages::{self, Pages};
 use crate::process::Process;
 use crate::run::holds;
 use crate::worker::Command;
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 64;
-/// For a request's head, and between requests.
-const HEAD_TIME: Duration = Duration::from_secs(60);
 /// For a worker's part of the dump.
 const DUMP_TIME: Duration = Duration::from_secs(1);
 
@@ -69,7 +54,7 @@ impl Admin {
     }
 
     /// All listeners are open.
-    pub fn ready(&self) {
+    pub fn serving(&self) {
         self.ready.set(true);
     }
 
@@ -92,7 +77,7 @@ impl Admin {
         (!self.ready.get()).then_some("listeners are not open")
     }
 
-    async fn dump(&self) -> serde_json::Value {
+    async fn knows(&self) -> serde_json::Value {
         let Some(process) = self.process.borrow().clone() else {
             return json!({ "ready": false, "reason": self.not_ready() });
         };
@@ -137,6 +122,20 @@ impl Admin {
     }
 }
 
+impl Pages for Admin {
+    fn ready(&self) -> Result<(), String> {
+        self.not_ready().map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn dump(&self) -> Pin<Box<dyn Future<Output = serde_json::Value> + '_>> {
+        Box::pin(self.knows())
+    }
+}
+
 /// Gauges that nobody else brings up to date.
 fn measure(process: &Process, metrics: &Metrics) {
     let now = Instant::now();
@@ -177,70 +176,4 @@ fn measure(process: &Process, metrics: &Metrics) {
             }
         }
     }
-}
-
-/// Opens the admin server.
-///
-/// # Errors
-/// When the address cannot be bound.
-pub async fn listen(config: &ProxyConfig, address: SocketAddr, admin: Rc<Admin>) -> Result<(), ProxyError> {
-    let listener = config
-        .network
-        .bind(address, BindOptions::default())
-        .await
-        .map_err(|error| ProxyError::Bind { address, error })?;
-    tokio::task::spawn_local(async move {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await;
-            let Ok((stream, _)) = listener.accept().await else { return };
-            let admin = Rc::clone(&admin);
-            tokio::task::spawn_local(async move {
-                serve(stream, admin).await;
-                drop(place);
-            });
-        }
-    });
-    Ok(())
-}
-
-async fn serve(stream: Stream, admin: Rc<Admin>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let admin = Rc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&admin, &request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
-    // Errors are the client's.
-    let _ = connection.await;
-}
-
-async fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let text = |status, text: String| reply(status, "text/plain; charset=utf-8", text);
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
-    }
-    match request.uri().path() {
-        "/live" => text(StatusCode::OK, "live\n".to_owned()),
-        "/ready" => match admin.not_ready() {
-            None => text(StatusCode::OK, "ready\n".to_owned()),
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-        },
-        "/metrics" => reply(StatusCode::OK, veer_telemetry::CONTENT_TYPE, admin.metrics.render()),
-        "/dump" => {
-            let json = serde_json::to_string_pretty(&admin.dump().await).unwrap_or_default();
-            reply(StatusCode::OK, "application/json", json)
-        }
-        _ => text(StatusCode::NOT_FOUND, "/metrics /ready /live /dump\n".to_owned()),
-    }
-}
-
-fn reply(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -175,6 +175,7 @@ impl Home {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = ordered => {}
             }

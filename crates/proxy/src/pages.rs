@@ -63,6 +63,7 @@ pub async fn serve(listener: Listener, pages: Rc<dyn Pages>, drain: Drain) {
     };
     let over = async { tokio::time::sleep_until(drain.started().await).await };
     tokio::select! {
+        biased;
         () = accepting => tracing::error!("the admin listener broke"),
         () = over => {}
     }

@@ -11,15 +11,16 @@ use tokio::time::Instant;
 use veer_core::inbound::TrustBundle;
 use veer_core::{Inbound, Known, TrustDomain};
 use veer_identity::{Identity, clock};
-use veer_net::{ConnectOptions, Drain, Network};
+use veer_net::{BindOptions, ConnectOptions, Drain, Network};
 use veer_telemetry::access_log::AccessLogTarget;
 use veer_telemetry::{AccessLog, AccessLogConfig, Metrics};
 use veer_xds::{NodeInfo, SessionState, agent};
 
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::config::{ProxyConfig, Workers};
 use crate::enrolment::{Enrolment, Home};
 use crate::error::ProxyError;
+use crate::pages::{self, Pages};
 use crate::process::Process;
 use crate::telemetry::Telemetry;
 use crate::worker::{Command, Worker};
@@ -52,7 +53,9 @@ async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     // Seen from outside before anything else, so that waiting for an identity is not taken for being dead.
     let admin = Admin::new(telemetry.metrics.clone());
     if let Some(address) = config.admin {
-        admin::listen(&config, address, Rc::clone(&admin)).await?;
+        let bound = config.network.bind(address, BindOptions::default()).await;
+        let listener = bound.map_err(|error| ProxyError::Bind { address, error })?;
+        spawn_local(pages::serve(listener, Rc::clone(&admin) as Rc<dyn Pages>, drain.clone()));
     }
 
     // Who am I?
@@ -68,6 +71,7 @@ async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     };
     let enrolling = home.enrol(config.join.as_ref(), rng.fork());
     let enrolment = tokio::select! {
+        biased;
         enrolment = enrolling => enrolment?,
         _ = drain.started() => return Ok(()),
     };
@@ -273,7 +277,7 @@ async fn work(
             let (commands, received) = mpsc::unbounded_channel();
             admin.worker(commands);
             let worker = Worker::new(Arc::clone(process), rng.fork(), drain.clone());
-            worker.run(received, || admin.ready()).await
+            worker.run(received, || admin.serving()).await
         }
         Workers::Threads(count) => {
             let (ended, mut endings) = mpsc::unbounded_channel();

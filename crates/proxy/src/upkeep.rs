@@ -25,6 +25,7 @@ pub async fn run(worker: Rc<Worker>) {
     let mut swept = Instant::now();
     loop {
         tokio::select! {
+            biased;
             _ = tick.tick() => {
                 dial_due(&worker);
                 if swept.elapsed() >= SWEEP {

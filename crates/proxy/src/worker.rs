@@ -96,8 +96,9 @@ impl Worker {
                 (listener.accept().await, place)
             };
             let (accepted, place) = tokio::select! {
-                accepted = accepted => accepted,
+                biased;
                 _ = drained.as_mut() => return,
+                accepted = accepted => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -182,6 +183,7 @@ impl Worker {
 
         let deadline = loop {
             tokio::select! {
+                biased;
                 deadline = self.drain.started() => break deadline,
                 command = commands.recv() => match command {
                     Some(Command::Dump(answer)) => drop(answer.send(self.pools.dump())),

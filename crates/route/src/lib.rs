@@ -17,7 +17,7 @@ mod request;
 mod rule;
 
 pub use authorize::{Asked, Authorizer, Verdict, authorize};
-pub use backend::pick_backend;
+pub use backend::Deal;
 pub use filter::{HeaderEdit, Origin, replace_prefix};
 pub use matcher::{Matched, Matcher};
 pub use path::{NormalPath, PathError};

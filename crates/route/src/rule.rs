@@ -2,8 +2,9 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header, request};
 use veer_core::names::ObjectName;
-use veer_core::route::{Filter, HttpRoute, HttpRule, PathChange, RouteKind};
+use veer_core::route::{Backend, Filter, HttpRoute, HttpRule, PathChange, RouteKind};
 
+use crate::backend::Deal;
 use crate::filter::{HeaderEdit, Origin, redirect_location, rewritten_path};
 
 /// A rule of a route with its filters compiled.
@@ -19,6 +20,7 @@ pub struct Rule {
     pub spec: HttpRule,
     request_headers: Box<[HeaderEdit]>,
     response_headers: Box<[HeaderEdit]>,
+    deal: Deal,
 }
 
 /// An answer that a rule gives by itself.
@@ -52,7 +54,20 @@ impl Rule {
             Filter::ResponseHeaders(change) => Some(HeaderEdit::new(change)),
             _ => None,
         });
-        Self { route: route.name.clone(), kind: route.kind, index, request_headers, response_headers, spec }
+        Self {
+            route: route.name.clone(),
+            kind: route.kind,
+            index,
+            request_headers,
+            response_headers,
+            spec,
+            deal: Deal::default(),
+        }
+    }
+
+    /// The next backend by weight; see [`Deal::pick`].
+    pub fn pick_backend(&self) -> Option<&Backend> {
+        self.deal.pick(&self.spec.backends)
     }
 
     /// The answer that the rule gives by itself, if it does. `path` and `query` are the request's, `prefix` is

@@ -49,7 +49,7 @@ pub struct GatewayProcessConfig {
     pub max_control_connections: usize,
     /// How long a ClientHello may take. Default 10 s.
     pub hello_time: Duration,
-    /// How long connecting to one address may take. Default 1 s, as for every hop of the mesh.
+    /// How long connecting to one address may take. Default 700 ms: the caller waits 1 s for its handshake and shall hear the alert.
     pub dial_time: Duration,
     /// How long the callee may take to answer the hello. Default 10 s: callers give up long before.
     pub answer_time: Duration,
@@ -75,7 +75,7 @@ impl GatewayProcessConfig {
             limits: ConnectionLimits::default(),
             max_control_connections: 256,
             hello_time: Duration::from_secs(10),
-            dial_time: Duration::from_secs(1),
+            dial_time: Duration::from_millis(700),
             answer_time: Duration::from_secs(10),
             idle: DEFAULT_IDLE,
         }

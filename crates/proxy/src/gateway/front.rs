@@ -98,6 +98,7 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         let mut client = Prefixed::new(stream);
         let hello = tokio::select! {
+            biased;
             hello = read_hello(&mut client, shared.config.hello_time) => hello,
             () = shared.cut() => return,
         };
@@ -230,6 +231,7 @@ impl Connection {
         let mut client = Prefixed::new(client);
         let _open = meters.open();
         let answered = tokio::select! {
+            biased;
             answered = first_answer(&mut client, &mut upstream, &hello, self.shared.config.answer_time) => answered,
             () = self.shared.cut() => return,
         };
@@ -254,6 +256,7 @@ impl Connection {
             }
         };
         let outcome = tokio::select! {
+            biased;
             report = relay(&mut client, &mut upstream, options, &mut meter) => match report.end {
                 End::Closed => "ok",
                 End::Idle => "idle",

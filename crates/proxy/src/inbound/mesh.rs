@@ -73,6 +73,7 @@ async fn bytes(worker: Rc<Worker>, stream: TlsStream<Stream>, caller: Rc<Caller>
         }
     };
     tokio::select! {
+        biased;
         () = serving => {}
         () = cut => {}
     }
@@ -91,6 +92,7 @@ fn end_of(worker: &Rc<Worker>, peer: &VerifiedPeer) -> impl Future<Output = Clos
     async move {
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(deadline) => return Close::Gracefully,
                 next = changed.changed() => {
                     if next.is_err() || !identity.trusts(&domain) {

@@ -53,6 +53,7 @@ pub async fn listen_ports(worker: Rc<Worker>) {
         }
         // Tried again with the next change, and from time to time: a port that was taken may be free.
         tokio::select! {
+            biased;
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(std::time::Duration::from_secs(5)) => {}
             _ = worker.drain.started() => return,

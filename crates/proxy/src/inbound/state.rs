@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 use veer_core::inbound::MtlsMode;
-use veer_core::{Inbound, InboundPort, SpiffeId};
+use veer_core::{Inbound, InboundPort, SpiffeId, TrustDomain};
 use veer_identity::VerifiedPeer;
 use veer_net::ConnectOptions;
 use veer_route::{Asked, Authorizer, NormalPath};
@@ -120,7 +120,7 @@ fn labels(view: &InboundView, caller: &Caller) -> EdgeLabels {
         source_namespace: id.map_or_else(|| none.clone(), |id| Arc::clone(&id.namespace)),
         source_cluster: match id {
             Some(id) if id.trust_domain == inbound.identity.trust_domain => Arc::clone(&own_cluster),
-            Some(id) => id.trust_domain.as_str().into(),
+            Some(id) => peer_cluster(inbound, &id.trust_domain),
             None => none.clone(),
         },
         destination_service: service.unwrap_or(none),
@@ -195,4 +195,11 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The cluster that a foreign trust domain stands for; the trust domain itself when nobody said.
+fn peer_cluster(inbound: &Inbound, trust_domain: &TrustDomain) -> Arc<str> {
+    let offered = inbound.offered_to.iter().find(|offered| offered.trust_domain == *trust_domain);
+    let cluster = offered.and_then(|offered| offered.cluster.as_ref());
+    cluster.map_or_else(|| trust_domain.as_str().into(), |cluster| cluster.as_str().into())
 }

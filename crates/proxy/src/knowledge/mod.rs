@@ -82,12 +82,12 @@ impl Knowledge {
 
     /// Every backend known now.
     pub fn backends(&self) -> Vec<Rc<Backend>> {
-        self.backends.borrow().values().filter_map(|entry| entry.now().ok()).collect()
+        in_order(&self.backends.borrow())
     }
 
     /// Every path known now.
     pub fn paths(&self) -> Vec<Rc<PathView>> {
-        self.paths.borrow().values().filter_map(|entry| entry.now().ok()).collect()
+        in_order(&self.paths.borrow())
     }
 
     /// Forgets what was not used for long. Called from time to time.
@@ -133,6 +133,14 @@ impl Knowledge {
         self.backends.borrow_mut().insert(host.clone(), Rc::clone(&entry));
         entry
     }
+}
+
+/// The views that there are, in the order of their names: what is dialled and closed in turn must not depend on the keys
+/// of a hasher, or no simulation could be repeated.
+fn in_order<K: Ord, V: 'static>(known: &Map<K, Rc<Entry<V>>>) -> Vec<Rc<V>> {
+    let mut entries: Vec<_> = known.iter().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries.into_iter().filter_map(|(_, entry)| entry.now().ok()).collect()
 }
 
 impl Process {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use veer_core::route::TcpRoute;
 use veer_core::{AppProtocol, Service, ServiceHost};
-use veer_route::Matcher;
+use veer_route::{Deal, Matcher};
 
 /// A service with its routes compiled.
 pub struct ServiceView {
@@ -24,6 +24,8 @@ pub struct PortView {
     pub matcher: Matcher,
     /// The TCPRoute that acts for this caller.
     pub tcp_route: Option<TcpRoute>,
+    /// Deals connections to that route's backends.
+    pub tcp_deal: Deal,
 }
 
 impl ServiceView {
@@ -40,6 +42,7 @@ impl ServiceView {
                     protocol: port.protocol,
                     matcher: Matcher::new(&port.http_routes, namespace),
                     tcp_route,
+                    tcp_deal: Deal::default(),
                 }
             })
             .collect();

@@ -77,7 +77,7 @@ async fn forward(
     }
 
     // Which backend? By the rule's weights; without a rule the service itself.
-    let (host, service_port) = choose_backend(worker, rule.as_deref(), &service.host, port.port)?;
+    let (host, service_port) = choose_backend(rule.as_deref(), &service.host, port.port)?;
     let backend = worker.knowledge.backend(&host).await.map_err(|missing| match missing {
         Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
         Missing::Unknown => RequestError::Unknown(host.to_string()),
@@ -165,15 +165,10 @@ fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response<Res
     }
 }
 
-fn choose_backend(
-    worker: &Worker,
-    rule: Option<&Rule>,
-    service: &ServiceHost,
-    port: u16,
-) -> Result<(ServiceHost, u16), RequestError> {
+fn choose_backend(rule: Option<&Rule>, service: &ServiceHost, port: u16) -> Result<(ServiceHost, u16), RequestError> {
     let Some(rule) = rule else { return Ok((service.clone(), port)) };
     let none = |reason: &str| RequestError::NoBackend(format!("{}#{}: {reason}", rule.route, rule.index));
-    let picked = veer_route::pick_backend(&rule.spec.backends, &mut worker.rng.borrow_mut());
+    let picked = rule.pick_backend();
     let backend = picked.ok_or_else(|| none("none has a weight"))?;
     match &backend.invalid {
         Some(reason) => Err(none(reason)),

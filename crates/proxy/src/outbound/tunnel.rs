@@ -96,7 +96,7 @@ pub async fn connect(
 
 /// A connection to an endpoint of the service; several are tried, for nothing is sent before it stands.
 async fn open(worker: &Rc<Worker>, service: &ServiceView, port: &PortView) -> Result<Opened, RequestError> {
-    let (host, service_port) = choose_backend(worker, service, port)?;
+    let (host, service_port) = choose_backend(service, port)?;
     let backend = worker.knowledge.backend(&host).await.map_err(|missing| match missing {
         Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
         Missing::Unknown => RequestError::Unknown(host.to_string()),
@@ -147,9 +147,9 @@ async fn dial_once(worker: &Rc<Worker>, dial: &Dial<'_>) -> Result<Io, DialError
     }
 }
 
-fn choose_backend(worker: &Worker, service: &ServiceView, port: &PortView) -> Result<(ServiceHost, u16), RequestError> {
+fn choose_backend(service: &ServiceView, port: &PortView) -> Result<(ServiceHost, u16), RequestError> {
     let Some(route) = &port.tcp_route else { return Ok((service.host.clone(), port.port)) };
-    let picked: Option<&RouteBackend> = veer_route::pick_backend(&route.backends, &mut worker.rng.borrow_mut());
+    let picked: Option<&RouteBackend> = port.tcp_deal.pick(&route.backends);
     match picked {
         None => Err(RequestError::NoBackend(format!("{}: none has a weight", route.name))),
         Some(RouteBackend { invalid: Some(reason), .. }) => {

@@ -199,6 +199,7 @@ async fn drive(
     upstream: Weak<Upstream>,
 ) {
     let ended = tokio::select! {
+        biased;
         ended = driver => ended,
         () = cut.notified() => Ok(()),
     };

@@ -9,6 +9,7 @@ mod h1;
 mod h2;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,11 +25,9 @@ pub use self::h1::H1Lease;
 pub use self::h2::{H2Lease, Ready};
 use crate::http::replay::TryBody;
 
-type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
-
 /// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
 /// connections made with an older one stay good.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The endpoint's cluster.
     pub cluster: ClusterName,
@@ -84,7 +83,8 @@ pub type Listener = Rc<dyn Fn(&Key, Event)>;
 pub struct Pools {
     dialer: Dialer,
     listener: Listener,
-    upstreams: RefCell<Map<Key, Rc<Upstream>>>,
+    /// In order: what is closed in turn must not depend on the keys of a hasher, or no simulation could be repeated.
+    upstreams: RefCell<BTreeMap<Key, Rc<Upstream>>>,
     jitter: RefCell<fastrand::Rng>,
 }
 

@@ -120,7 +120,7 @@ fn a_foreign_cluster_comes_only_to_what_was_offered() {
 
         // West knows east, but has offered it nothing.
         west.put(east.domain.as_str(), &east.ca.ca.bundle());
-        server.inbound.offered_to = vec![OfferedTo { trust_domain: east.domain.clone(), ports: vec![] }];
+        server.inbound.offered_to = vec![OfferedTo { trust_domain: east.domain.clone(), cluster: None, ports: vec![] }];
         west.state(&server);
         until("the handshake succeeds", async || {
             client.get("cart", "/").await.unwrap().status == StatusCode::FORBIDDEN
