@@ -13,6 +13,7 @@
 //! seconds. What the network and the code decide by chance follows from the seed, so that a run can be repeated.
 
 mod app;
+pub mod entropy;
 mod fleet;
 mod hosts;
 mod journal;
