@@ -44,6 +44,7 @@ pub(crate) async fn run(plane: Arc<Plane>, mut snapshots: watch::Receiver<Snapsh
         let now = clock::now();
         let epoch = EpochKeys::next_epoch_at(now).duration_since(now).unwrap_or_default();
         tokio::select! {
+            biased;
             changed = snapshots.changed() => if changed.is_err() { return },
             _ = peers.changed() => {}
             _ = orders.changed() => {}
@@ -63,6 +64,7 @@ pub(crate) async fn keep_book(plane: Arc<Plane>) {
     loop {
         let next = plane.book.tick().unwrap_or(save_at).min(save_at);
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(next) => {}
             _ = changes.changed() => {}
         }

@@ -150,6 +150,7 @@ impl Control {
             parts.spawn_local(async move { ("socket", server::serve_socket(serving, socket).await) });
         }
         let ended = tokio::select! {
+            biased;
             _ = drain.started() => Ok(()),
             Some(ended) = parts.join_next() => Err(match ended {
                 Ok((part, result)) => ControlError::Ended { part, source: result.err() },
@@ -218,6 +219,7 @@ async fn renew_own(plane: Arc<Plane>) {
     loop {
         let due = plane.identity.renew_at().duration_since(clock::now()).unwrap_or_default();
         tokio::select! {
+            biased;
             () = tokio::time::sleep(due.min(LOOK)) => {}
             _ = orders.changed() => {}
         }

@@ -55,6 +55,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
             });
         }
         tokio::select! {
+            biased;
             changed = published.changed() => if changed.is_err() { return },
             Some(_) = tasks.join_next() => {}
         }
@@ -76,6 +77,7 @@ async fn follow(plane: Arc<Plane>, link: Link, mut rng: fastrand::Rng) -> Infall
     });
     let dialling = Rc::clone(&dialler);
     tokio::select! {
+        biased;
         never = session.run(async move || dialling.dial().await) => never,
         never = listen(&plane, &link, &client) => never,
         never = ping(&plane, &link, &client, rng) => never,
@@ -95,6 +97,7 @@ async fn listen(plane: &Plane, link: &Link, client: &Client) -> Infallible {
             plane.book.said(&link.cluster, honest(link, &offers), own, clock::now());
         }
         tokio::select! {
+            biased;
             _ = offers.changed() => {}
             _ = gateways.changed() => {}
         }
@@ -158,6 +161,7 @@ async fn watch(plane: &Plane, link: &Link, client: &Client, dialler: &Dialler) -
         });
         // The reason of a failed attempt changes without the state.
         tokio::select! {
+            biased;
             changed = states.changed() => if changed.is_err() { std::future::pending::<()>().await },
             () = tokio::time::sleep(Duration::from_secs(1)), if !matches!(state, SessionState::Synced) => {}
         }

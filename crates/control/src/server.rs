@@ -31,13 +31,15 @@ pub(crate) async fn serve(plane: Arc<Plane>, listener: Listener) -> io::Result<(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            // First, so that a flood of new connections cannot keep ended ones on the books.
+            Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 if connections.len() < MAX_CONNECTIONS {
                     connections.spawn_local(connection(Arc::clone(&plane), stream, identifier.clone()));
                 }
             }
-            Some(_) = connections.join_next() => {}
         }
     }
 }
@@ -61,6 +63,7 @@ async fn connection(plane: Arc<Plane>, stream: Stream, identifier: String) {
     let services = connection.services(&identifier);
     let subscriber = peer.map(|peer| Subscriber::verified(peer.id));
     tokio::select! {
+        biased;
         () = serve_connection(stream, subscriber, services) => {}
         () = connection.revoked() => tracing::info!("a connection was closed: its Workload or Link is gone"),
         () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some() => {}
@@ -72,13 +75,15 @@ pub(crate) async fn serve_api(plane: Arc<Plane>, listener: Listener) -> io::Resu
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            // First, so that a flood of new connections cannot keep ended ones on the books.
+            Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 if connections.len() < MAX_API_CONNECTIONS {
                     connections.spawn_local(api(Arc::clone(&plane), stream, false));
                 }
             }
-            Some(_) = connections.join_next() => {}
         }
     }
 }
@@ -101,6 +106,9 @@ pub(crate) async fn serve_socket(plane: Arc<Plane>, listener: UnixListener) -> i
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            // First, so that a flood of new connections cannot keep ended ones on the books.
+            Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
                     // Out of descriptors, for a moment: no reason to end.
@@ -111,7 +119,6 @@ pub(crate) async fn serve_socket(plane: Arc<Plane>, listener: UnixListener) -> i
                     connections.spawn_local(api(Arc::clone(&plane), stream, true));
                 }
             }
-            Some(_) = connections.join_next() => {}
         }
     }
 }

@@ -156,6 +156,7 @@ impl FolderSource {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    biased;
                     _ = ticks.tick() => {}
                     () = to.closed() => break,
                 }
