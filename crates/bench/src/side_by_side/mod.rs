@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use veer_load::{ClosedLoad, ClosedPlan, ClosedReport};
+use veer_load::{ClosedLoad, ClosedPlan};
 
 use self::machine::Machine;
 use self::origin::Origin;
@@ -93,6 +93,8 @@ async fn measure(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
     let peers: Vec<Peer> = or_all(&flags.peer, &Peer::ALL);
     peers.iter().try_for_each(|peer| peer.check(&stage))?;
     certificates::write(&stage.certificates)?;
+    // Before this process sees one core only.
+    let machine = Machine::describe();
     process::pin(None, stage.load_core)?;
     let _origin = Origin::start(&[ORIGIN, APPLICATION], &[ECHO, ECHO_APPLICATION]).await?;
     let settings = Settings {
@@ -102,7 +104,7 @@ async fn measure(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
         warm_up: flags.warm_up,
     };
     let versions = peers.iter().filter_map(|peer| peer.version(&stage)).collect();
-    let mut report = Report::new(Machine::describe(), versions, settings);
+    let mut report = Report::new(machine, versions, settings);
     for work in works {
         for round in 0..flags.rounds {
             for peer in peers.iter().filter(|peer| peer.does(work)) {
@@ -141,19 +143,28 @@ async fn serving(running: &mut Running, work: Work) -> anyhow::Result<ClosedLoad
     let plan =
         ClosedPlan { target: running.target, connections: work.connections(), exchange: work.exchange(&running.host) };
     let begun = Instant::now();
-    let mut last: Option<ClosedReport> = None;
+    let mut last = String::new();
+    // One connection first: a proxy that is only half up must not be met by all.
+    let mut first = None;
     loop {
         running.processes.iter_mut().try_for_each(process::Process::check)?;
-        // One connection first: a proxy that is only half up must not be met by all.
-        if let Ok(load) = ClosedLoad::start(ClosedPlan { connections: 1, ..plan.clone() }).await {
-            let first = load.measure(POLL).await;
-            if first.summary.failures == 0 && first.summary.requests > 0 {
-                return Ok(ClosedLoad::start(plan).await?);
+        match &first {
+            None => match ClosedLoad::start(ClosedPlan { connections: 1, ..plan.clone() }).await {
+                Ok(load) => first = Some(load),
+                Err(failure) => {
+                    last = failure.to_string();
+                    tokio::time::sleep(POLL).await;
+                }
+            },
+            Some(load) => {
+                let seen = load.measure(POLL).await;
+                if seen.summary.failures == 0 && seen.summary.requests > 0 {
+                    return Ok(ClosedLoad::start(plan).await?);
+                }
+                last = format!("{} requests, {:?}", seen.summary.requests, seen.reasons);
             }
-            last = Some(first);
         }
-        ensure!(begun.elapsed() < START, "does not serve within {START:?}: {last:?}");
-        tokio::time::sleep(POLL).await;
+        ensure!(begun.elapsed() < START, "does not serve within {START:?}: {last}");
     }
 }
 

@@ -108,7 +108,10 @@ impl Peer {
     pub fn version(self, stage: &Stage) -> Option<String> {
         match self {
             Self::Direct | Self::Floor | Self::EnvoyHttp2Hop | Self::HaproxyHttp2Hop => None,
-            Self::Veer => Some(first_line(&stage.veer, &["--version"])),
+            Self::Veer => {
+                let commit = first_line("git", &["describe", "--always", "--dirty"]);
+                Some(format!("{} ({commit})", first_line(&stage.veer, &["--version"])))
+            }
             Self::Envoy => {
                 let line = first_line(&stage.envoy, &["--version"]);
                 let (_, build) = line.rsplit_once("version: ").unwrap_or_default();

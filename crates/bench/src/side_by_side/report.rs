@@ -198,7 +198,6 @@ impl Report {
              to the most, as a share of the median. *Of the best peer* and *of the floor* compare requests per CPU-second of the proxy (of both \
              proxies of a pair). Latencies are those of a saturated closed loop. *Direct* is load and origin without a proxy.\n\n"
         );
-        let mut rows = vec![vec!["".to_owned(), "".to_owned()]];
         for (name, value) in [
             ("date", date.clone()),
             ("processor", format!("{cpu}, {cores} cores")),
@@ -208,9 +207,8 @@ impl Report {
             ("mitigations", mitigations.join("; ")),
             ("programs", self.versions.join("; ")),
         ] {
-            rows.push(vec![name.to_owned(), value]);
+            writeln!(text, "- {name}: {value}")?;
         }
-        write!(text, "{}", markdown(&rows))?;
         for work in Work::ALL {
             if self.entries.iter().any(|entry| entry.work == work) {
                 write!(text, "\n{}", self.table(work))?;
