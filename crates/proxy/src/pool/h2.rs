@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use veer_identity::clock;
 use veer_net::Io;
@@ -34,8 +34,34 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// After a rotation, connections made with the former certificate are replaced within this time.
 const RENEW_WITHIN: Duration = Duration::from_secs(5);
 
-/// A dial that several requests wait for.
-pub(super) type Dialing = watch::Receiver<Option<Result<(), DialError>>>;
+/// A dial that several requests wait for. They go on in the order in which they came, which a watch channel would not keep.
+#[derive(Default)]
+pub(super) struct Dialing {
+    result: RefCell<Option<Result<(), DialError>>>,
+    settled: Notify,
+}
+
+impl Dialing {
+    async fn wait(&self) -> Result<(), DialError> {
+        loop {
+            let settled = self.settled.notified();
+            if let Some(result) = &*self.result.borrow() {
+                return result.clone();
+            }
+            settled.await;
+        }
+    }
+}
+
+/// Held by the task that dials: whatever becomes of it, nobody waits for ever.
+struct Settle(Rc<Dialing>);
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        self.0.result.borrow_mut().get_or_insert(Err(DialError::Abandoned));
+        self.0.settled.notify_waiters();
+    }
+}
 
 /// One connection.
 pub struct Connection {
@@ -91,40 +117,34 @@ pub(super) async fn lease(upstream: &Rc<Upstream>, reach: &Reach) -> Result<H2Le
             Ready::Place(lease) | Ready::Busy(lease) => return Ok(lease),
             Ready::Nothing => {}
         }
-        let mut dialing = dial(upstream, reach);
-        let finished = dialing.wait_for(Option::is_some).await;
-        match finished.ok().and_then(|result| result.clone()) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(error),
-            None => return Err(DialError::Abandoned),
-        }
+        dial(upstream, reach).wait().await?;
     }
     Err(DialError::Abandoned)
 }
 
 /// Opens a connection, also beside others, and reports what came of it: those that are there prove nothing.
 pub(super) async fn probe(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError> {
-    let mut dialing = dial(upstream, reach);
-    let finished = dialing.wait_for(Option::is_some).await;
-    finished.ok().and_then(|result| result.clone()).unwrap_or(Err(DialError::Abandoned))
+    dial(upstream, reach).wait().await
 }
 
 /// Joins the dial that is under way, or starts one.
-fn dial(upstream: &Rc<Upstream>, reach: &Reach) -> Dialing {
-    let mut dialing = upstream.dialing.borrow_mut();
-    if let Some(under_way) = &*dialing {
-        return under_way.clone();
+fn dial(upstream: &Rc<Upstream>, reach: &Reach) -> Rc<Dialing> {
+    let mut place = upstream.dialing.borrow_mut();
+    if let Some(under_way) = &*place {
+        return Rc::clone(under_way);
     }
-    let (sender, receiver) = watch::channel(None);
-    *dialing = Some(receiver.clone());
+    let dialing = Rc::<Dialing>::default();
+    *place = Some(Rc::clone(&dialing));
+    let settle = Settle(Rc::clone(&dialing));
     let (upstream, reach) = (Rc::clone(upstream), reach.clone());
     // A task of its own: the request that began it may give up while others wait.
     tokio::task::spawn_local(async move {
         let result = connect(&upstream, &reach).await;
         upstream.dialing.borrow_mut().take();
-        sender.send_replace(Some(result));
+        settle.0.result.replace(Some(result));
+        drop(settle);
     });
-    receiver
+    dialing
 }
 
 async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError> {

@@ -94,7 +94,7 @@ pub struct Upstream {
     dialer: Dialer,
     listener: Listener,
     h2: RefCell<Vec<Rc<h2::Connection>>>,
-    dialing: RefCell<Option<h2::Dialing>>,
+    dialing: RefCell<Option<Rc<h2::Dialing>>>,
     idle: RefCell<Vec<h1::Idle>>,
     used: Cell<Instant>,
     /// Where in the jitter of lifetimes this upstream stands.
