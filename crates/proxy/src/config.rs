@@ -7,7 +7,7 @@ use std::time::Duration;
 use veer_core::ObjectName;
 use veer_core::inbound::MESH_PORT;
 use veer_identity::JoinToken;
-use veer_net::Network;
+use veer_net::{ConnectOptions, Network};
 
 /// Port of the explicit outbound listener.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -25,7 +25,7 @@ pub struct ProxyConfig {
     pub join: Option<JoinToken>,
     /// Where identity, trust and the last configuration are kept, so that a restart needs no control plane. `None`: nowhere.
     pub state_dir: Option<PathBuf>,
-    /// Address of the workload: source of its connections, and where inbound listeners bind. `None`: as the control plane says.
+    /// Address of the workload, where inbound listeners bind. `None`: as the control plane says.
     pub address: Option<IpAddr>,
     /// Where the application sends requests to.
     pub outbound: Option<SocketAddr>,
@@ -89,5 +89,13 @@ impl ProxyConfig {
             knowledge_wait: Duration::from_secs(1),
             max_connections: 10_000,
         }
+    }
+
+    /// Source and mark of the proxy's own connections. Elsewhere the kernel's routes know better which address leads out of the
+    /// machine (it may have one inside and one outside); on loopback they lead everywhere, and only the workload's own address tells
+    /// processes apart.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        let source = self.address.filter(|address| self.network == Network::Tcp && address.is_loopback());
+        ConnectOptions { source, mark: self.mark }
     }
 }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use veer_balance::{Clusters, PathBalance, ServiceBalance};
 use veer_core::{ClusterName, Endpoints, Inbound, Path, ServiceHost, TrustDomain};
 use veer_identity::Identity;
-use veer_net::ConnectOptions;
 
 use crate::config::ProxyConfig;
 use crate::pool::Dialer;
@@ -118,12 +117,11 @@ impl Process {
 }
 
 impl Process {
-    /// What makes connections to endpoints: from the workload's own address, marked as the proxy's.
+    /// What makes connections to endpoints.
     pub fn dialer(&self) -> Dialer {
-        let source = self.config.address.filter(|_| self.config.network == veer_net::Network::Tcp);
         Dialer {
             network: self.config.network,
-            options: ConnectOptions { source, mark: self.config.mark },
+            options: self.config.connect_options(),
             identity: self.identity.clone(),
             metrics: self.telemetry.metrics.clone(),
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use veer_core::inbound::TrustBundle;
 use veer_core::{Inbound, Known, TrustDomain};
 use veer_identity::{Identity, clock};
-use veer_net::{BindOptions, ConnectOptions, Drain, Network};
+use veer_net::{BindOptions, Drain};
 use veer_telemetry::access_log::AccessLogTarget;
 use veer_telemetry::{AccessLog, AccessLogConfig, Metrics};
 use veer_xds::{NodeInfo, SessionState, agent};
@@ -61,10 +61,7 @@ async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     // Who am I?
     let home = Home {
         network: config.network,
-        options: ConnectOptions {
-            source: config.address.filter(|_| config.network == Network::Tcp),
-            mark: config.mark,
-        },
+        options: config.connect_options(),
         control: control_addresses(&config),
         node: config.workload.to_string(),
         state: config.state_dir.clone(),

@@ -120,6 +120,11 @@ impl<'a> Check<'a> {
         list.is_empty() && !self.failed.has(&self.failed.written(path))
     }
 
+    /// Whether a field is absent because it is not written, not because it could not be read: that was told already.
+    fn is_missing<T>(&self, path: &str, field: &Option<T>) -> bool {
+        field.is_none() && !self.failed.has(&self.failed.written(path))
+    }
+
     /// Reports what is written twice in a list.
     fn distinct<T: std::fmt::Display>(&mut self, list: &str, field: &str, values: impl Iterator<Item = Option<T>>) {
         let mut seen = HashMap::new();

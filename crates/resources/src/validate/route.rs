@@ -292,7 +292,7 @@ fn backends(check: &mut Check<'_>, base: &str, refs: &[BackendRef], answered: bo
             check.label(&format!("{at}.namespace"), namespace);
         }
         match backend.target() {
-            Some(_) if backend.port.is_none() => {
+            Some(_) if check.is_missing(&format!("{at}.port"), &backend.port) => {
                 check.error("V0011", &at, "the field \"port\" is missing", "add the port of the Service");
             }
             Some(_) => {}
