@@ -28,23 +28,41 @@ struct Stage {
 
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed", what: "a cluster killed (SIGKILL)", strike: |stage| stage.fleet.kill("east") },
-    Scenario { name: "cut", what: "a cluster silently cut off (packets dropped)", strike: |stage| {
-        stage.fleet.cluster("east").namespace.as_ref().context("namespace")?.cut()
-    } },
-    Scenario { name: "control", what: "every control plane killed", strike: |stage| {
-        ["west", "east", "south"].iter().try_for_each(|cluster| stage.fleet.kill(&format!("{cluster}/control")))
-    } },
-    Scenario { name: "certificates", what: "all certificates rotated", strike: |stage| {
-        let (text, ok) = stage.fleet.tool("west", &["rotate"])?;
-        ensure!(ok, "{text}");
-        Ok(())
-    } },
-    Scenario { name: "link", what: "control link cut, data path healthy, a rollout meanwhile", strike: |stage| stage.cut_control_and_roll_out() },
-    Scenario { name: "drained", what: "a gateway replica drained", strike: |stage| {
-        let (text, ok) = stage.fleet.tool("east", &["drain", "gateway-1", "--cluster", "east"])?;
-        ensure!(ok, "{text}");
-        Ok(())
-    } },
+    Scenario {
+        name: "cut",
+        what: "a cluster silently cut off (packets dropped)",
+        strike: |stage| stage.fleet.cluster("east").namespace.as_ref().context("namespace")?.cut(),
+    },
+    Scenario {
+        name: "control",
+        what: "every control plane killed",
+        strike: |stage| {
+            ["west", "east", "south"].iter().try_for_each(|cluster| stage.fleet.kill(&format!("{cluster}/control")))
+        },
+    },
+    Scenario {
+        name: "certificates",
+        what: "all certificates rotated",
+        strike: |stage| {
+            let (text, ok) = stage.fleet.tool("west", &["rotate"])?;
+            ensure!(ok, "{text}");
+            Ok(())
+        },
+    },
+    Scenario {
+        name: "link",
+        what: "control link cut, data path healthy, a rollout meanwhile",
+        strike: |stage| stage.cut_control_and_roll_out(),
+    },
+    Scenario {
+        name: "drained",
+        what: "a gateway replica drained",
+        strike: |stage| {
+            let (text, ok) = stage.fleet.tool("east", &["drain", "gateway-1", "--cluster", "east"])?;
+            ensure!(ok, "{text}");
+            Ok(())
+        },
+    },
     Scenario { name: "gateway", what: "a gateway replica killed", strike: |stage| stage.fleet.kill("east/gateway-1") },
 ];
 
@@ -54,21 +72,26 @@ impl Stage {
     fn cut_control_and_roll_out(&self) -> anyhow::Result<()> {
         let west = self.fleet.cluster("west").namespace.as_ref().context("namespace")?;
         // New sessions: their ClientHello names the control plane. Old ones: their sockets belong to it.
-        let rule = ["-p", "tcp", "--dport", "15443", "-m", "string", "--algo", "bm", "--string", "control.", "-j", "DROP"];
+        let rule =
+            ["-p", "tcp", "--dport", "15443", "-m", "string", "--algo", "bm", "--string", "control.", "-j", "DROP"];
         west.run("iptables", &[&["-I", "OUTPUT"], &rule[..]].concat())?;
         let sockets = west.run("ss", &["-tnpH", "state", "established", "dport", "=", ":15443"])?;
         let run: serde_json::Value = serde_json::from_str(&self.fleet.read(".veer/clusters/west/run.json")?)?;
         let pid = format!("pid={},", run["processes"]["control"]);
         let mut cut = 0;
         for line in sockets.lines().filter(|line| line.contains(&pid)) {
-            let port = line.split_whitespace().nth(2).and_then(|local| local.rsplit(':').next()).context("ss output")?;
+            let port =
+                line.split_whitespace().nth(2).and_then(|local| local.rsplit(':').next()).context("ss output")?;
             west.run("iptables", &["-I", "OUTPUT", "-p", "tcp", "--sport", port, "-j", "DROP"])?;
             cut += 1;
         }
         ensure!(cut > 0, "west's control plane has no sessions:\n{sockets}");
         let network = &self.fleet.cluster("east").network;
         for n in 1..=2u8 {
-            self.fleet.write(&format!("east/catalog-{}.yaml", n + 2), &workload_yaml("catalog", n + 2, &format!("{network}.{}", 40 + n)))?;
+            self.fleet.write(
+                &format!("east/catalog-{}.yaml", n + 2),
+                &workload_yaml("catalog", n + 2, &format!("{network}.{}", 40 + n)),
+            )?;
         }
         for n in 1..=2u8 {
             let file = format!("east/catalog-{n}.yaml");
@@ -89,7 +112,10 @@ pub async fn run(veer: &Path, rate: u32, only: &[String]) -> anyhow::Result<()> 
         failed += failures;
         rows.push(row);
     }
-    print_table(&["what happens", "requests", "failed", "retries", "re-routes", "worst latency", "back at full rate"], &rows);
+    print_table(
+        &["what happens", "requests", "failed", "retries", "re-routes", "worst latency", "back at full rate"],
+        &rows,
+    );
     ensure!(failed == 0, "{failed} requests failed");
     Ok(())
 }
@@ -113,8 +139,12 @@ async fn measure(veer: &Path, rate: u32, scenario: &Scenario) -> anyhow::Result<
         .await?;
     let host = "catalog.shop.svc.clusterset.local";
     veer_testkit::eventually("west reaches both", Duration::from_secs(20), || {
-        let warm = fleet.load("west", host, "/items", 100, 1).and_then(veer_testkit::fleet::Load::finish).map_err(|e| format!("{e:#}"))?;
-        let by: Vec<String> = warm.json["served_by"].as_object().into_iter().flatten().map(|(by, _)| by.clone()).collect();
+        let warm = fleet
+            .load("west", host, "/items", 100, 1)
+            .and_then(veer_testkit::fleet::Load::finish)
+            .map_err(|e| format!("{e:#}"))?;
+        let by: Vec<String> =
+            warm.json["served_by"].as_object().into_iter().flatten().map(|(by, _)| by.clone()).collect();
         let both = ["east", "south"].iter().all(|cluster| by.iter().any(|by| by.contains(&format!("={cluster}/"))));
         if warm.failures == 0 && both { Ok(()) } else { Err(format!("{} failures, by {by:?}", warm.failures)) }
     })

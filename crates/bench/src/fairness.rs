@@ -17,7 +17,8 @@ const RATE: u32 = 1_000;
 
 /// Measures equal endpoints, then one that is slow, and prints each one's share.
 pub async fn run(veer: &Path) -> anyhow::Result<()> {
-    let mut spec = FleetSpec::new(veer)?.cluster("west", 61, 1).cluster("east", 62, 1).peer("west", "east").visitor("west");
+    let mut spec =
+        FleetSpec::new(veer)?.cluster("west", 61, 1).cluster("east", 62, 1).peer("west", "east").visitor("west");
     spec = spec.service("east", "catalog", 0, 20);
     for n in 1..=ENDPOINTS {
         let zone = format!("spec:\n  locality: {{ region: east, zone: zone-{} }}\n", n % 3);
@@ -53,7 +54,8 @@ pub async fn run(veer: &Path) -> anyhow::Result<()> {
 }
 
 fn spread(fleet: &Fleet, rate: u32, seconds: u32) -> anyhow::Result<BTreeMap<String, u64>> {
-    let loaded = fleet.load_with("west", HOST, "/items", rate, seconds, &["--http2", "--connections", "1"])?.finish()?;
+    let loaded =
+        fleet.load_with("west", HOST, "/items", rate, seconds, &["--http2", "--connections", "1"])?.finish()?;
     ensure!(loaded.failures == 0, "{} requests failed: {}", loaded.failures, loaded.json["reasons"]);
     let by = loaded.json["served_by"].as_object().context("no answer names its server")?;
     Ok(by.iter().map(|(copy, count)| (copy.clone(), count.as_u64().unwrap_or(0))).collect())

@@ -16,10 +16,13 @@ const SERVICES: usize = 10_000;
 
 /// Measures and prints.
 pub async fn run(veer: &Path) -> anyhow::Result<()> {
-    let fleet = FleetSpec::new(veer)?.cluster("west", 63, 1).visitor("west").service("west", "catalog", 1, 20).start().await?;
-    veer_testkit::eventually("a request is served", Duration::from_secs(20), || match fleet.curl("west", "catalog", "/items", &[]) {
-        Ok((200, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
+    let fleet =
+        FleetSpec::new(veer)?.cluster("west", 63, 1).visitor("west").service("west", "catalog", 1, 20).start().await?;
+    veer_testkit::eventually("a request is served", Duration::from_secs(20), || {
+        match fleet.curl("west", "catalog", "/items", &[]) {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     let idle = resident(&fleet)?;
@@ -61,7 +64,10 @@ pub async fn run(veer: &Path) -> anyhow::Result<()> {
         &["what", "resident"],
         &[
             vec!["an idle proxy".to_owned(), kib(idle)],
-            vec!["one idle client connection".to_owned(), format!("{:.1} KiB", (with_connections - idle) as f64 / CONNECTIONS as f64)],
+            vec![
+                "one idle client connection".to_owned(),
+                format!("{:.1} KiB", (with_connections - idle) as f64 / CONNECTIONS as f64),
+            ],
             vec![format!("growth with {SERVICES} known, unused services"), kib(with_services - before)],
         ],
     );

@@ -389,7 +389,11 @@ impl Fleet {
         let arguments = ["-s", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", &url];
         let output = self.command(cluster, "curl").args(arguments).output().map_err(|e| e.to_string())?;
         let status = String::from_utf8_lossy(&output.stdout).into_owned();
-        if status == "200" { Ok(()) } else { Err(format!("status {status}")) }
+        if status == "200" {
+            return Ok(());
+        }
+        let log = self.read("run.log").unwrap_or_default();
+        Err(format!("status {status}; veer run says: {}", log.lines().last().unwrap_or("nothing")))
     }
 
     fn workload_addresses(&self, cluster: &str) -> Vec<String> {

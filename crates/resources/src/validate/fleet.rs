@@ -31,7 +31,8 @@ pub(crate) fn check(fleet: &Fleet, positions: &Positions, failed: &Failed, file:
             if address.is_unspecified() || address.is_multicast() {
                 let reason = format!("{address} is not the address of one process");
                 check.error("V0014", &path, &reason, "write an address like 127.1.0.1");
-            } else if let Some(other) = taken.insert(address, path.clone()) {
+            // Two network namespaces may use the same addresses.
+            } else if let Some(other) = taken.insert((&cluster.network_namespace, address), path.clone()) {
                 let reason = format!("{address} is taken by {other}");
                 check.error("V0020", &path, &reason, "give each process of the fleet its own address");
             }
