@@ -289,6 +289,7 @@ impl Fleet {
             manifests: vec![self.manifests(&cluster.name)],
             gateways: gateways.clone().map(path).collect(),
             lease: self.spec.lease,
+            certificate_ttl: self.spec.certificate_ttl,
             network: Network::Sim,
             seed: self.spec.seed.wrapping_add(index as u64),
             ..ControlConfig::new(name.clone(), trust_domain(cluster), self.state(&format!("{name}/control")), xds)

@@ -14,6 +14,8 @@ pub struct FleetSpec {
     pub look: Duration,
     /// Lease between all clusters.
     pub lease: Duration,
+    /// Life of certificates.
+    pub certificate_ttl: Duration,
     /// In the order of their addresses.
     pub clusters: Vec<ClusterSpec>,
 }
@@ -57,6 +59,7 @@ impl FleetSpec {
             tick: Duration::from_millis(5),
             look: Duration::from_millis(500),
             lease: Duration::from_secs(10),
+            certificate_ttl: Duration::from_secs(24 * 3600),
             clusters: Vec::new(),
         }
     }

@@ -65,12 +65,17 @@ fn a_cut_control_link_is_not_noticed_even_when_every_copy_is_replaced() {
 fn without_any_control_plane_traffic_flows_for_hours() {
     let mut spec = FleetSpec::new(4)
         .with(ClusterSpec::new("west").caller("visitor", "echo"))
-        .with(ClusterSpec::new("east").copies("echo", ["echo-1", "echo-2"]));
+        .with(ClusterSpec::new("east").copies("echo", ["echo-1"]));
     spec.tick = Duration::from_millis(50);
     spec.look = MINUTE;
+    // Half of it and more passes, so certificates cannot be renewed in time and connections are made anew with those that
+    // there are.
+    spec.certificate_ttl = 150 * MINUTE;
     let mut fleet = Fleet::start(spec);
     fleet.call("west/visitor", Some(5 * SECOND));
-    fleet.run(MINUTE);
+    fleet.run(2 * MINUTE);
+    let expiry = |fleet: &Fleet| fleet.metric("west/visitor", "veer_certificate_expiry_timestamp_seconds");
+    let first = expiry(&fleet);
 
     let gone = fleet.now();
     fleet.crash("west/control");
@@ -81,6 +86,7 @@ fn without_any_control_plane_traffic_flows_for_hours() {
     assert!(served > 1400, "{served} of 1440");
     let age = fleet.metric("west/visitor", "veer_config_age_seconds");
     assert!(age > 7000.0, "the proxy says how old its configuration is: {age} s");
+    assert_eq!(expiry(&fleet), first, "nobody renews a certificate");
 
     fleet.bounce("west/control");
     fleet.bounce("east/control");
@@ -88,6 +94,7 @@ fn without_any_control_plane_traffic_flows_for_hours() {
     fleet.run(2 * MINUTE);
     let age = fleet.metric("west/visitor", "veer_config_age_seconds");
     assert!(age < 30.0, "{age} s");
+    assert!(expiry(&fleet) > first + 3600.0, "certificates are renewed");
     assert_eq!(fleet.journal().failed(Duration::ZERO), []);
 }
 
