@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod http;
 pub mod inbound;
 pub mod knowledge;
+mod limits;
 pub mod outbound;
 pub mod pages;
 pub mod pool;

@@ -13,6 +13,7 @@ use veer_core::{Inbound, Known, TrustDomain};
 use veer_identity::{Identity, clock};
 use veer_net::{BindOptions, Drain};
 use veer_telemetry::access_log::AccessLogTarget;
+use veer_telemetry::family::gauges;
 use veer_telemetry::{AccessLog, AccessLogConfig, Metrics};
 use veer_xds::{NodeInfo, SessionState, agent};
 
@@ -20,6 +21,7 @@ use crate::admin::Admin;
 use crate::config::{ProxyConfig, Workers};
 use crate::enrolment::{Enrolment, Home};
 use crate::error::ProxyError;
+use crate::limits;
 use crate::pages::{self, Pages};
 use crate::process::Process;
 use crate::telemetry::Telemetry;
@@ -43,8 +45,11 @@ pub async fn run(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
 }
 
 async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
+    limits::raise_descriptor_limit();
     let mut rng = veer_net::rng();
     let metrics = Metrics::new();
+    metrics.gauge(&gauges::BUILD, &[env!("CARGO_PKG_VERSION"), "proxy"]).set(1.0);
+    metrics.gauge(&gauges::PROCESS_START, &[]).set(clock::unix_seconds(clock::now()) as f64);
     let target = if config.access_log { AccessLogTarget::Stdout } else { AccessLogTarget::Off };
     let log_config = AccessLogConfig { target, ..AccessLogConfig::default() };
     let (log, _writer) = AccessLog::start(&log_config, &metrics).map_err(ProxyError::Worker)?;

@@ -76,6 +76,14 @@ impl FleetSpec {
         Ok(self.add(Cluster { name: name.to_owned(), network, gateways, namespace: Some(namespace) }))
     }
 
+    /// Adds a cluster in a namespace that has addresses of its own, all within `network` (`192.0.2`): others, such as a machine
+    /// that joins, reach its control plane at 1.
+    #[must_use]
+    pub fn cluster_on(self, name: &str, namespace: Namespace, network: &str, gateways: &[&str]) -> Self {
+        let gateways = gateways.iter().map(|gateway| (*gateway).to_owned()).collect();
+        self.add(Cluster { name: name.to_owned(), network: network.to_owned(), gateways, namespace: Some(namespace) })
+    }
+
     fn add(mut self, cluster: Cluster) -> Self {
         let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: { name: shop }\n";
         self.clusters.push(cluster);

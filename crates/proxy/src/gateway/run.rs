@@ -24,6 +24,7 @@ use super::{Gateway, GatewayProcessConfig};
 use crate::config::Workers;
 use crate::enrolment::Home;
 use crate::error::ProxyError;
+use crate::limits;
 use crate::pages::{self, Pages};
 
 /// How often a gateway reports to its control plane.
@@ -39,7 +40,7 @@ pub async fn run(config: GatewayProcessConfig, drain: Drain) -> Result<(), Proxy
 }
 
 async fn start(config: GatewayProcessConfig, drain: Drain) -> Result<(), ProxyError> {
-    raise_descriptor_limit();
+    limits::raise_descriptor_limit();
     let mut rng = veer_net::rng();
     let metrics = Metrics::new();
     metrics.gauge(&gauges::BUILD, &[env!("CARGO_PKG_VERSION"), "gateway"]).set(1.0);
@@ -261,18 +262,5 @@ impl Pages for SideView {
                 "control": session,
             })
         })
-    }
-}
-
-/// Two descriptors per relay, more while bytes are spliced: the soft limit of 1,024 that most systems start with is for
-/// programs that use `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, "the limit on open files stays as it is");
-        }
     }
 }

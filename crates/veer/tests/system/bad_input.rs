@@ -229,9 +229,11 @@ async fn hostile_bytes_on_every_port_harm_nobody_else() {
         let megabytes = memory(*pid);
         assert!(megabytes < 200, "{name} holds {megabytes} MB");
     }
-    for (cluster, last) in [("west", 10), ("west", 21), ("west", 2), ("east", 21)] {
-        let refused = fleet.metric(cluster, last, "veer_process_start_time_seconds", &[]);
-        assert!(refused.is_ok(), "the admin page of {last} in {cluster} is gone: {refused:?}");
+    let counted =
+        |last, name: &str, labels: &[(&str, &str)]| fleet.metric("west", last, name, labels).expect("metrics");
+    for last in [10, 21, 2] {
+        let up = counted(last, "veer_process_start_timestamp_seconds", &[]);
+        assert!(up > 0.0, "the admin page of {last} is gone");
     }
     for host in ["catalog.shop", "catalog.shop.svc.clusterset.local"] {
         let answer = ask(&fleet, "west", host, ITEMS, &[]);
@@ -248,9 +250,14 @@ async fn hostile_bytes_on_every_port_harm_nobody_else() {
     let loaded = load.finish().expect("load");
     assert_eq!(loaded.failures, 0, "{}", loaded.json);
 
-    // What breaks the rules of HTTP is answered as HTTP says, and counted.
-    let refused = fleet.metric("west", 10, "veer_requests_total", &[("flag", "DPE")]).expect("metrics");
-    eprintln!("requests counted as the caller's fault: {refused}");
+    // It is counted where it struck.
+    let broken = counted(10, "veer_requests_total", &[("flag", "DPE")]);
+    assert!(broken > 0.0, "no request at the outbound listener is counted as the caller's fault");
+    let shakes = |labels: &[(&str, &str)]| counted(21, "veer_tls_handshakes_total", labels);
+    let failed = shakes(&[("direction", "inbound")]) - shakes(&[("direction", "inbound"), ("outcome", "ok")]);
+    assert!(failed >= 10.0, "{failed} failed handshakes are counted at the mesh port");
+    let refused = counted(2, "veer_refused_connections_total", &[("direction", "gateway")]);
+    assert!(refused >= 10.0, "{refused} refused connections are counted at the gateway");
 }
 
 #[tokio::test]

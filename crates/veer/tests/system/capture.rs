@@ -1,10 +1,10 @@
 //! Transparent capture and clusters with the same address ranges, in network namespaces. Needs root.
 
-use std::process::Output;
+use std::process::{Child, Output};
 
 use veer_testkit::{Fleet, FleetSpec, Namespace, Wan, eventually};
 
-use crate::support::{SOON, fleet, foreign, listening, output, python, service, workload};
+use crate::support::{SOON, ask, fleet, foreign, listening, output, python, service, workload};
 
 /// Of services, nobody's own: only capture leads anywhere from here.
 const VIRTUAL: &str = "10.96.0.0/16";
@@ -136,7 +136,7 @@ async fn an_application_that_knows_nothing_of_veer_is_captured() {
     );
 
     // A port that the service does not have, and destinations that are no service, are not the mesh's: they pass untouched.
-    let server = outside_server(&outside);
+    let server = app(&outside, 8000, "outside");
     let url = "http://192.0.2.9:8000/untouched";
     let text = eventually("what is outside answers", SOON, || {
         let text = String::from_utf8_lossy(&curl(&fleet, "west", url).stdout).into_owned();
@@ -154,19 +154,108 @@ async fn an_application_that_knows_nothing_of_veer_is_captured() {
     assert!(!refused.status.success(), "the rules are still there: {refused:?}");
 }
 
-/// `app.py` outside of every cluster; ends when dropped.
-struct Outside(std::process::Child);
+/// A process that ends when dropped.
+struct Running(Child);
 
-impl Drop for Outside {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn outside_server(namespace: &Namespace) -> Outside {
+/// `app.py` outside of every supervised cluster.
+fn app(namespace: &Namespace, port: u16, name: &str) -> Running {
     let mut command = namespace.command(&python());
-    Outside(command.args([&foreign("app.py"), "0.0.0.0:8000", "outside"]).spawn().expect("python runs"))
+    Running(command.args([&foreign("app.py"), &format!("0.0.0.0:{port}"), name]).spawn().expect("python runs"))
+}
+
+/// The machine, whose proxy nobody supervises.
+fn machine_yaml(mtls: &str) -> String {
+    format!(
+        "apiVersion: veer.dev/v1alpha1
+kind: Workload
+metadata:
+  name: vm-1
+  namespace: shop
+  labels: {{ app: vm }}
+  annotations: {{ veer.dev/proxy: external, veer.dev/mtls: {mtls} }}
+spec:
+  address: 192.0.2.50
+  serviceAccount: vm
+  ports: [{{ name: main, port: 8080, appProtocol: http }}]
+"
+    )
+}
+
+#[tokio::test]
+async fn a_machine_joins_with_a_token_and_is_captured_both_ways() {
+    let wan = Wan::new().expect("namespaces can be made: are you root?");
+    let inside = wan.attach("west", "192.0.2.1").expect("a namespace");
+    for last in [2, 10, 31] {
+        inside.add_public(&format!("192.0.2.{last}")).expect("an address");
+    }
+    let (machine, outside) =
+        (wan.attach("vm", "192.0.2.50").expect("a namespace"), wan.attach("out", "192.0.2.9").expect("a namespace"));
+    let spec = fleet().cluster_on("west", inside, "192.0.2", &["192.0.2.2"]).visitor("west");
+    let spec = spec
+        .manifest("west/web.yaml", &virtual_service("web", "10.96.0.10", 80, "http"))
+        .manifest("west/web-1.yaml", &workload("web", 1, "192.0.2.31", "http", "app.py"))
+        .manifest("west/vm.yaml", &virtual_service("vm", "10.96.0.50", 80, "http"));
+    let fleet = spec.start().await.expect("the fleet starts");
+    listening(&fleet, "west", 31, 9080).await;
+
+    fleet.write("west/vm-1.yaml", &machine_yaml("permissive")).expect("written");
+    let token = eventually("a token for the machine", SOON, || {
+        let (text, ok) = fleet.tool("west", &["token", "shop/vm-1"]).map_err(|e| e.to_string())?;
+        if ok { Ok(text.trim().to_owned()) } else { Err(text) }
+    })
+    .await;
+    capture(&machine);
+    let _app = app(&machine, 8080, "vm-1");
+    let state = fleet.folder().join("vm");
+    let log = std::fs::File::create(fleet.folder().join("vm.log")).expect("a log");
+    let mut proxy = machine.command(env!("CARGO_BIN_EXE_veer"));
+    proxy.args(["proxy", "--address", "192.0.2.50", "--capture", "--state"]).arg(&state).env("VEER_JOIN_TOKEN", &token);
+    let _proxy = Running(proxy.stderr(log).spawn().expect("the proxy runs"));
+
+    // Called by the mesh, with the caller's name.
+    let ours = "spiffe://west.test/ns/shop/sa/visitor";
+    eventually(&format!("the mesh reaches the machine (log: {}/vm.log)", fleet.folder().display()), SOON, || {
+        let answer = ask(&fleet, "west", "vm.shop", "/", &[]);
+        if answer.status != 200 {
+            return Err(format!("{answer:?}"));
+        }
+        assert_eq!((answer.field("x-served-by"), answer.seen("x-veer-client-id")), ("vm-1", vec![ours.to_owned()]));
+        Ok(())
+    })
+    .await;
+    // An application on it calls the mesh, by a virtual address and under the machine's own identity.
+    let text =
+        machine.run("curl", &["-s", "-i", "-m", "5", "http://10.96.0.10/"]).expect("the machine reaches the mesh");
+    assert!(text.contains("x-served-by: web-1") && text.contains("spiffe://west.test/ns/shop/sa/vm\""), "{text}");
+
+    // A caller outside of the mesh comes in plaintext, is led through the proxy all the same, and cannot claim a name.
+    let plain = |more: &[&str]| {
+        let all = [&["-s", "-i", "-m", "5", "http://192.0.2.50:8080/plain"], more].concat();
+        outside.run("curl", &all).map_err(|e| format!("{e:#}"))
+    };
+    let text = plain(&["-H", &format!("x-veer-client-id: {ours}")]).expect("plaintext is taken");
+    assert!(text.contains("\"/plain\"") && text.contains("traceparent"), "not through the proxy: {text}");
+    assert!(!text.contains("x-veer-client-id"), "a stranger's word for its name was believed: {text}");
+    let metrics = machine.run("curl", &["-s", "http://192.0.2.50:15020/metrics"]).expect("metrics");
+    let inbound =
+        metrics.lines().filter(|l| l.starts_with("veer_requests_total") && l.contains("direction=\"inbound\""));
+    assert!(inbound.count() >= 2, "the mesh's caller and the stranger are counted apart: {metrics}");
+
+    // Strict: only the mesh.
+    fleet.write("west/vm-1.yaml", &machine_yaml("strict")).expect("written");
+    eventually("plaintext is refused", SOON, || match plain(&[]) {
+        Ok(text) if text.contains(" 200 ") => Err(text),
+        _ => Ok(()),
+    })
+    .await;
+    assert_eq!(ask(&fleet, "west", "vm.shop", "/", &[]).status, 200, "the mesh still comes in");
 }
 
 #[tokio::test]
