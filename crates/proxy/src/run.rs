@@ -27,7 +27,9 @@ use crate::process::Process;
 use crate::telemetry::Telemetry;
 use crate::worker::{Command, Worker};
 
-/// How often the process looks whether there is something to persist.
+/// How often the process looks whether there is something to persist: what was just learned should survive a crash.
+const PERSIST_LOOK: Duration = Duration::from_millis(100);
+/// While news keeps coming it is persisted this often.
 const PERSIST: Duration = Duration::from_secs(2);
 /// How often it reports to its control plane.
 const REPORT: Duration = Duration::from_secs(5);
@@ -254,15 +256,19 @@ async fn report(process: Arc<Process>) {
     }
 }
 
+/// Keeps the configuration for the next process: as soon as a burst of news is over, and now and then during a long one.
 async fn persist(home: Home, client: veer_xds::Client) {
-    let mut tick = tokio::time::interval(PERSIST);
-    let mut kept = None;
+    let mut tick = tokio::time::interval(PERSIST_LOOK);
+    let (mut kept, mut seen) = ((0, 0), (0, 0));
+    let mut saved = Instant::now();
     loop {
         tick.tick().await;
         let status = client.status();
         let now = (status.generation, status.subscriptions);
-        if kept != Some(now) {
-            kept = Some(now);
+        let settled = now == seen;
+        seen = now;
+        if kept != now && (settled || saved.elapsed() >= PERSIST) {
+            (kept, saved) = (now, Instant::now());
             home.save_config(&client);
         }
     }
