@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use veer_resources::types::{CAPTURE, EnvVar, PROXY, RestartPolicy, RunSpec, WorkloadSpec};
+use veer_resources::types::{ACCESS_LOG, CAPTURE, EnvVar, PROXY, RestartPolicy, RunSpec, WorkloadSpec};
 use veer_resources::{Kind, Object};
 
 use super::child::{Command, Places, Restart};
@@ -78,6 +78,9 @@ fn proxy(program: &str, file: &Path, name: &str, object: &Object, workload: &Wor
     let mut command = veer(program, "proxy", file, &format!("{name}.proxy"), &flags);
     if object.meta.annotation(CAPTURE) == Some("true") {
         command.argv.push("--capture".to_owned());
+    }
+    if object.meta.annotation(ACCESS_LOG) == Some("true") {
+        command.argv.push("--access-log".to_owned());
     }
     command.ready = Some(((address, ADMIN_PORT).into(), "/ready"));
     command
