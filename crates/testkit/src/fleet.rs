@@ -98,6 +98,13 @@ impl FleetSpec {
         self
     }
 
+    /// Peers two clusters, each of which takes only this from the other (`shop/cart`, `shop/*`).
+    #[must_use]
+    pub fn peer_providing(mut self, a: &str, b: &str, provides: &str) -> Self {
+        let _ = writeln!(self.peering, "    - {{ between: [{a}, {b}], provides: [\"{provides}\"] }}");
+        self
+    }
+
     /// Adds a manifest.
     ///
     /// # Panics
@@ -125,12 +132,18 @@ impl FleetSpec {
     /// Adds a proxy without an application, `visitor`, at address 10 of the cluster's network.
     #[must_use]
     pub fn visitor(self, cluster: &str) -> Self {
+        self.caller(cluster, "visitor", 10)
+    }
+
+    /// Adds a proxy without an application; its service account has its name.
+    #[must_use]
+    pub fn caller(self, cluster: &str, name: &str, last: u8) -> Self {
         let network = self.clusters.iter().find(|c| c.name == cluster).expect("a cluster of the fleet").network.clone();
         let text = format!(
-            "apiVersion: veer.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: visitor, namespace: shop }}\n\
-             spec: {{ address: {network}.10, serviceAccount: visitor }}\n"
+            "apiVersion: veer.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: {name}, namespace: shop }}\n\
+             spec: {{ address: {network}.{last}, serviceAccount: {name} }}\n"
         );
-        self.manifest(&format!("{cluster}/visitor.yaml"), &text)
+        self.manifest(&format!("{cluster}/{name}.yaml"), &text)
     }
 
     /// Writes `fleet.yaml`, starts `veer run`, and waits until every proxy and gateway is ready.
@@ -231,6 +244,19 @@ impl Fleet {
         self.folder.as_ref().map_or(Path::new(""), TempDir::path)
     }
 
+    /// Process id of `veer run`.
+    pub fn supervisor(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The end of `veer run`, when it has ended: whether it says that all went well.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<bool>> {
+        Ok(self.process.try_wait()?.map(|status| status.success()))
+    }
+
     /// A cluster.
     ///
     /// # Panics
@@ -278,7 +304,22 @@ impl Fleet {
     /// # Errors
     /// When curl is missing.
     pub fn curl(&self, cluster: &str, host: &str, path: &str, more: &[&str]) -> anyhow::Result<(u16, String)> {
-        let url = format!("http://{}:15001{path}", self.address(cluster, 10));
+        self.curl_from(cluster, 10, host, path, more)
+    }
+
+    /// [`Fleet::curl`] from the proxy at another address of the cluster's network.
+    ///
+    /// # Errors
+    /// When curl is missing.
+    pub fn curl_from(
+        &self,
+        cluster: &str,
+        last: u8,
+        host: &str,
+        path: &str,
+        more: &[&str],
+    ) -> anyhow::Result<(u16, String)> {
+        let url = format!("http://{}:15001{path}", self.address(cluster, last));
         let host = format!("Host: {host}");
         let output = self
             .command(cluster, "curl")
@@ -408,7 +449,7 @@ impl Fleet {
         let mut addresses = Vec::new();
         let entries = std::fs::read_dir(self.folder().join(cluster)).into_iter().flatten().flatten();
         for text in entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()) {
-            for document in text.split("\n---").filter(|d| d.contains("kind: Workload") && !d.contains("replicas: 0")) {
+            for document in text.split("\n---").filter(|d| started_by_veer(d)) {
                 let address =
                     document.split("address: ").nth(1).and_then(|rest| rest.split([',', '\n', ' ', '}']).next());
                 addresses.extend(address.map(str::to_owned));
@@ -416,6 +457,11 @@ impl Fleet {
         }
         addresses
     }
+}
+
+fn started_by_veer(document: &str) -> bool {
+    let elsewhere = ["replicas: 0", "veer.dev/proxy: external"];
+    document.contains("kind: Workload") && !elsewhere.iter().any(|word| document.contains(word))
 }
 
 impl Drop for Fleet {

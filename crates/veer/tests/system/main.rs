@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod bytes;
 mod capture;
+mod fleet_folder;
 mod foreign;
 mod requests;
 mod routes;

@@ -149,3 +149,13 @@ pub fn output(command: &mut Command) -> String {
     );
     said
 }
+
+/// What a tool says with `-o json`.
+///
+/// # Errors
+/// When that is not JSON.
+pub fn tool_json(fleet: &Fleet, cluster: &str, arguments: &[&str]) -> Result<Value, String> {
+    let all = [arguments, &["-o", "json"]].concat();
+    let (text, _) = fleet.tool(cluster, &all).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))
+}
