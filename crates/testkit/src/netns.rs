@@ -65,6 +65,11 @@ impl Wan {
         ip(&format!("-n {} link set lo up", namespace.name))?;
         ip(&format!("-n {} addr add {public}/24 dev {inside}", namespace.name))?;
         ip(&format!("-n {} link set {inside} up", namespace.name))?;
+        // What leaves with a private address leaves with the public one, as at the edge of any cluster.
+        namespace.run("nft", &["add", "table", "ip", "edge"])?;
+        let hook = "{ type nat hook postrouting priority 100 ; }";
+        namespace.run("nft", &["add", "chain", "ip", "edge", "postrouting", hook])?;
+        namespace.run("nft", &["add", "rule", "ip", "edge", "postrouting", "oifname", inside, "masquerade"])?;
         Ok(namespace)
     }
 }
