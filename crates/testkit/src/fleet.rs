@@ -100,8 +100,8 @@ impl FleetSpec {
 
     /// Peers two clusters, each of which takes only this from the other (`shop/cart`, `shop/*`).
     #[must_use]
-    pub fn peer_providing(mut self, a: &str, b: &str, provides: &str) -> Self {
-        let _ = writeln!(self.peering, "    - {{ between: [{a}, {b}], provides: [\"{provides}\"] }}");
+    pub fn peer_providing(mut self, a: &str, b: &str, provides: &[&str]) -> Self {
+        let _ = writeln!(self.peering, "    - {{ between: [{a}, {b}], provides: {provides:?} }}");
         self
     }
 
