@@ -469,10 +469,10 @@ impl Drop for Fleet {
         // The kernel kills every process of the fleet with its supervisor.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if std::thread::panicking() {
-            if let Some(folder) = self.folder.take() {
-                eprintln!("the fleet's folder is kept: {}", folder.keep().display());
-            }
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("the fleet's folder is kept: {}", folder.keep().display());
         }
     }
 }
