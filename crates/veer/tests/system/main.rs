@@ -6,6 +6,7 @@ mod bytes;
 mod capture;
 mod fleet_folder;
 mod foreign;
+mod identity;
 mod peering;
 mod requests;
 mod routes;
