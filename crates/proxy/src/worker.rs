@@ -15,6 +15,7 @@ use veer_telemetry::family::counters;
 use veer_telemetry::{Direction, Edge, EdgeLabels};
 
 use crate::error::ProxyError;
+use crate::http::serve::End;
 use crate::inbound::{self, InboundState};
 use crate::knowledge::Knowledge;
 use crate::outbound;
@@ -149,6 +150,13 @@ impl Worker {
     /// A connection was refused before anything is known of its edge.
     pub fn refused(&self, direction: &'static str, reason: &str) {
         self.process.telemetry.metrics.counter(&counters::REFUSED_CONNECTIONS, &[direction, reason]).inc();
+    }
+
+    /// Counts a connection that was ended for what its other side did.
+    pub fn ended(&self, direction: &'static str, end: End) {
+        if let Some(reason) = end.reason() {
+            self.refused(direction, reason);
+        }
     }
 
     /// Opens the listeners and serves until the drain is over.

@@ -53,8 +53,43 @@ pub enum Close {
     Now,
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By either side's will, or with the network.
+    InOrder,
+    /// What came broke the rules of HTTP; it was answered as the standard says (400, GOAWAY).
+    Broken,
+    /// A head did not become whole in time.
+    SlowHead,
+}
+
+impl End {
+    /// For metrics, when the connection was refused.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            End::InOrder => None,
+            End::Broken => Some("broken_http"),
+            End::SlowHead => Some("slow_head"),
+        }
+    }
+
+    fn of(result: Result<(), hyper::Error>) -> Self {
+        match result {
+            Err(error) if error.is_parse() || broke_http2(&error) => End::Broken,
+            _ => End::InOrder,
+        }
+    }
+}
+
+/// Whether it was this side that found the fault.
+fn broke_http2(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(h2::Error::is_library)
+}
+
 /// Serves HTTP/1.1 (and 1.0) until the connection ends, `close` says so, or the drain is over.
-pub async fn http1<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain)
+pub async fn http1<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain) -> End
 where
     I: Io,
     H: Fn(Request<Incoming>) -> F + 'static,
@@ -70,11 +105,11 @@ where
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await;
+    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await
 }
 
 /// Serves HTTP/2 until the connection ends, `close` says so, or the drain is over.
-pub async fn http2<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain)
+pub async fn http2<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain) -> End
 where
     I: Io,
     H: Fn(Request<Incoming>) -> F + 'static,
@@ -94,7 +129,7 @@ where
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIME)
         .serve_connection(TokioIo::new(io), service);
-    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await;
+    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await
 }
 
 fn service<H, F>(
@@ -119,13 +154,13 @@ where
 }
 
 /// Polls the connection to its end, and ends it when its time has come.
-async fn drive<C: Future>(
+async fn drive<C: Future<Output = Result<(), hyper::Error>>>(
     connection: C,
     shut_down: fn(Pin<&mut C>),
     activity: &Activity,
     close: impl Future<Output = Close>,
     drain: &Drain,
-) {
+) -> End {
     let mut connection = pin!(connection);
     let mut close = pin!(close);
     let mut tick = tokio::time::interval(TICK);
@@ -134,10 +169,9 @@ async fn drive<C: Future>(
     loop {
         tokio::select! {
             biased;
-            // Errors here are of the downstream's making (reset, broken protocol) and were answered as the standard says.
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => return End::of(ended),
             how = close.as_mut(), if !closing => {
-                if how == Close::Now { return; }
+                if how == Close::Now { return End::InOrder; }
                 shut_down(connection.as_mut());
                 closing = true;
             }
@@ -146,10 +180,10 @@ async fn drive<C: Future>(
                 deadline.as_mut().reset(limit);
                 closing = true;
             }
-            () = deadline.as_mut() => return,
+            () = deadline.as_mut() => return End::InOrder,
             _ = tick.tick() => match activity.look(Instant::now()) {
                 Look::Fine => {}
-                Look::SlowHead => return,
+                Look::SlowHead => return End::SlowHead,
                 Look::Idle if closing => {}
                 Look::Idle => {
                     shut_down(connection.as_mut());

@@ -51,13 +51,17 @@ async fn connection(worker: Rc<Worker>, stream: Stream) {
     match alpn.as_deref() {
         Some(ALPN_H2) => {
             let drain = worker.drain.clone();
+            let counting = Rc::clone(&worker);
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            serve::http2(stream, handle, end, &drain).await;
+            let end = serve::http2(stream, handle, end, &drain).await;
+            counting.ended("inbound", end);
         }
         Some(ALPN_HTTP1) => {
             let drain = worker.drain.clone();
+            let counting = Rc::clone(&worker);
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            serve::http1(stream, handle, end, &drain).await;
+            let end = serve::http1(stream, handle, end, &drain).await;
+            counting.ended("inbound", end);
         }
         Some(ALPN_TCP) => bytes(worker, stream, caller, end).await,
         _ => worker.refused("inbound", "no_protocol"),

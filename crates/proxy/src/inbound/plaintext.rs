@@ -95,19 +95,23 @@ async fn connection(worker: Rc<Worker>, stream: Stream, port: u16) {
         },
     };
     let drain = worker.drain.clone();
+    let counting = Rc::clone(&worker);
     match spoken {
         Protocol::Http1 => {
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            serve::http1(stream, handle, std::future::pending(), &drain).await;
+            let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
+            counting.ended("inbound", end);
         }
         Protocol::Http2 => {
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            serve::http2(stream, handle, std::future::pending(), &drain).await;
+            let end = serve::http2(stream, handle, std::future::pending(), &drain).await;
+            counting.ended("inbound", end);
         }
         // An HTTP port whose caller is slow to speak is still HTTP.
         Protocol::Opaque if declared.is_some_and(AppProtocol::is_http) && stream.seen().is_empty() => {
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            serve::http1(stream, handle, std::future::pending(), &drain).await;
+            let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
+            counting.ended("inbound", end);
         }
         Protocol::Tls | Protocol::Opaque => tcp::serve(&worker, stream, &caller).await,
     }

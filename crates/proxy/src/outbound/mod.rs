@@ -107,14 +107,18 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
 
 async fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
     let drain = worker.drain.clone();
+    let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    serve::http1(stream, handle, std::future::pending(), &drain).await;
+    let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
+    counting.ended("outbound", end);
 }
 
 async fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
     let drain = worker.drain.clone();
+    let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    serve::http2(stream, handle, std::future::pending(), &drain).await;
+    let end = serve::http2(stream, handle, std::future::pending(), &drain).await;
+    counting.ended("outbound", end);
 }
 
 /// Dials a target outside of any request, to learn whether it can be reached, and tells the balance.

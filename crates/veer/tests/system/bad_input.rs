@@ -251,8 +251,9 @@ async fn hostile_bytes_on_every_port_harm_nobody_else() {
     assert_eq!(loaded.failures, 0, "{}", loaded.json);
 
     // It is counted where it struck.
-    let broken = counted(10, "veer_requests_total", &[("flag", "DPE")]);
-    assert!(broken > 0.0, "no request at the outbound listener is counted as the caller's fault");
+    let reason = [("direction", "outbound"), ("reason", "broken_http")];
+    let broken = counted(10, "veer_refused_connections_total", &reason);
+    assert!(broken >= 8.0, "{broken} connections that broke HTTP are counted at the outbound listener");
     let shakes = |labels: &[(&str, &str)]| counted(21, "veer_tls_handshakes_total", labels);
     let failed = shakes(&[("direction", "inbound")]) - shakes(&[("direction", "inbound"), ("outcome", "ok")]);
     assert!(failed >= 10.0, "{failed} failed handshakes are counted at the mesh port");
@@ -290,4 +291,10 @@ async fn broken_http_is_answered_as_the_standard_says() {
         let status = text.split_whitespace().nth(1).and_then(|status| status.parse::<u16>().ok());
         assert!(status.is_some_and(|status| statuses.contains(&status)), "{what}: {text:?}");
     }
+    // What is HTTP and yet wrong is counted as the caller's fault; what is none, as a refused connection.
+    let counted = |name, labels: &[(&str, &str)]| fleet.metric("west", 10, name, labels).expect("metrics");
+    let wrong = counted("veer_requests_total", &[("direction", "outbound"), ("flag", "DPE"), ("status", "400")]);
+    assert!(wrong >= 3.0, "{wrong} wrong requests counted");
+    let broken = counted("veer_refused_connections_total", &[("direction", "outbound"), ("reason", "broken_http")]);
+    assert!(broken >= 3.0, "{broken} broken connections counted");
 }
