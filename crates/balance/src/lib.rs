@@ -31,6 +31,6 @@ pub use path::{PathBalance, PathReplica, ReplicaSnapshot};
 pub use pick::{NoEndpoint, NoEndpointReason, Outcome, Pick};
 pub use picker::Picker;
 pub use service::ServiceBalance;
-pub use snapshot::{ClusterSnapshot, EndpointSnapshot, EventCounts, ServiceSnapshot};
+pub use snapshot::{ClusterSnapshot, EndpointSnapshot, EventCounts, LossCounts, ServiceSnapshot};
 pub use stats::EndpointState;
 pub use target::{Dial, EndpointKey, Target};

@@ -277,6 +277,8 @@ fn failures_in_a_row_eject_and_time_brings_back_slowly() {
     assert_eq!(bench.state("here-1"), EndpointState::Healthy);
     assert!(spread(&bench.load(200, Duration::from_secs(5), serve)) <= 1.1);
     assert_eq!(bench.balance.events().ejected_consecutive, 1);
+    let losses = bench.balance.snapshot(bench.now).losses;
+    assert_eq!(losses.values().map(|lost| lost.consecutive).collect::<Vec<_>>(), [1], "{losses:?}");
 }
 
 #[test]

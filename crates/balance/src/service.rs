@@ -115,6 +115,7 @@ impl ServiceBalance {
     pub fn unreachable(&self, target: &Target, now: Instant) {
         if target.stats.lose(self.epoch.at(now)) {
             self.events.unreachable.fetch_add(1, Relaxed);
+            self.events.lost(&target.key.cluster, |counts| counts.unreachable += 1);
             self.transition();
         }
     }
@@ -223,6 +224,9 @@ impl ServiceBalance {
         stats.ejections.fetch_add(1, Relaxed);
         let kind = if in_a_row { &self.events.ejected_consecutive } else { &self.events.ejected_ratio };
         kind.fetch_add(1, Relaxed);
+        self.events.lost(&target.key.cluster, |counts| {
+            *(if in_a_row { &mut counts.consecutive } else { &mut counts.ratio }) += 1;
+        });
         self.transition();
     }
 

@@ -1,6 +1,8 @@
 //! What the balance looks like from outside: for dumps and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +25,27 @@ pub(crate) struct Events {
     pub(crate) restored: AtomicU64,
     pub(crate) overflow: AtomicU64,
     pub(crate) panic: AtomicU64,
+    by_cluster: Mutex<BTreeMap<ClusterName, LossCounts>>,
+}
+
+impl Events {
+    /// An endpoint of the cluster was taken out. Rare, hence the lock.
+    pub(crate) fn lost(&self, cluster: &ClusterName, count: impl FnOnce(&mut LossCounts)) {
+        let mut all = self.by_cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        count(all.entry(cluster.clone()).or_default());
+    }
+}
+
+/// How often endpoints of one cluster were taken out of the rotation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LossCounts {
+    /// Ejected for failures in a row.
+    pub consecutive: u64,
+    /// Ejected for their ratio of failures.
+    pub ratio: u64,
+    /// Found unreachable.
+    pub unreachable: u64,
 }
 
 /// What happened since the process began to balance the service.
@@ -59,6 +82,8 @@ pub struct ServiceSnapshot {
     pub budget: (u64, u64),
     /// Counters.
     pub events: EventCounts,
+    /// Endpoints taken out, also of clusters that have none any more.
+    pub losses: BTreeMap<ClusterName, LossCounts>,
     /// Cluster by cluster.
     pub clusters: Vec<ClusterSnapshot>,
 }
@@ -152,13 +177,14 @@ impl ServiceBalance {
             local_share: self.local_share(),
             budget: self.retry_budget().counts(now),
             events: self.events(),
+            losses: self.events.by_cluster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             clusters: clusters.collect(),
         }
     }
 
     /// The counters.
     pub fn events(&self) -> EventCounts {
-        let Events { ejected_consecutive, ejected_ratio, spared, unreachable, restored, overflow, panic } =
+        let Events { ejected_consecutive, ejected_ratio, spared, unreachable, restored, overflow, panic, .. } =
             &self.events;
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         EventCounts {

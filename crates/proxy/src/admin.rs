@@ -158,18 +158,18 @@ fn measure(process: &Process, metrics: &Metrics) {
     for service in process.services() {
         let snapshot = service.snapshot(now);
         let host = snapshot.host.as_str();
-        let events = snapshot.events;
-        for (kind, count) in [
-            ("consecutive", events.ejected_consecutive),
-            ("ratio", events.ejected_ratio),
-            ("unreachable", events.unreachable),
-        ] {
-            let counter = metrics.counter(&counters::ENDPOINT_EJECTIONS, &[host, "", kind]);
-            counter.add(count.saturating_sub(counter.get()));
+        for (cluster, lost) in &snapshot.losses {
+            for (kind, count) in
+                [("consecutive", lost.consecutive), ("ratio", lost.ratio), ("unreachable", lost.unreachable)]
+            {
+                let counter = metrics.counter(&counters::ENDPOINT_EJECTIONS, &[host, cluster.as_str(), kind]);
+                counter.add(count.saturating_sub(counter.get()));
+            }
         }
         metrics.forget_gauges(&gauges::ENDPOINTS, &[host]);
         for cluster in &snapshot.clusters {
-            for endpoint in &cluster.endpoints {
+            // The gateway's own pick stands for copies that are counted already.
+            for endpoint in cluster.endpoints.iter().filter(|endpoint| !endpoint.gateway_picks) {
                 let state = serde_json::to_value(endpoint.state).ok();
                 let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("unknown");
                 metrics.gauge(&gauges::ENDPOINTS, &[host, cluster.cluster.as_str(), state]).add(1.0);
