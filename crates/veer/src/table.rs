@@ -13,6 +13,10 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Dynamic);
+        // Where output is no terminal, the width is what the environment says, or unlimited.
+        if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()) {
+            table.set_width(columns);
+        }
         table.set_header(head.iter().map(|text| text.to_uppercase()));
         Self(table)
     }
