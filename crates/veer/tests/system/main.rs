@@ -7,6 +7,7 @@ mod capture;
 mod fleet_folder;
 mod foreign;
 mod identity;
+mod observability;
 mod peering;
 mod requests;
 mod routes;
