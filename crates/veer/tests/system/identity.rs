@@ -245,7 +245,7 @@ async fn short_lived_certificates_are_renewed_in_place_under_load() {
     }
     let loaded = load.finish().expect("load");
     assert_eq!(loaded.failures, 0, "{}", loaded.json);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = veer_identity::clock::unix_seconds(veer_identity::clock::now());
     for (cluster, last) in ALL {
         let dump = fleet.dump(cluster, last).expect("a dump");
         let left = dump["identity"]["not_after"].as_u64().expect("an end").saturating_sub(now);
