@@ -5,7 +5,6 @@ mod fairness;
 mod memory;
 mod side_by_side;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +14,7 @@ use clap::{Parser, Subcommand};
 #[command(about = "Measurements of Veer on this machine")]
 struct Cli {
     /// The veer to measure (default: beside this program)
-    #[arg(long)]
+    #[arg(long, global = true)]
     veer: Option<PathBuf>,
     #[command(subcommand)]
     what: What,
@@ -37,9 +36,6 @@ enum What {
     Memory,
     /// Requests per CPU-second, latency and memory of Veer and of Envoy, HAProxy and nginx doing the same in the same run
     SideBySide(side_by_side::SideBySide),
-    /// The floor of `side-by-side`: relays bytes until killed
-    #[command(hide = true)]
-    Relay { listen: SocketAddr, to: SocketAddr },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,7 +45,6 @@ fn main() -> anyhow::Result<()> {
     match cli.what {
         // Needs Veer only when Veer is among those measured.
         What::SideBySide(_) => {}
-        What::Relay { listen, to } => return side_by_side::relay::run(listen, to),
         _ => ensure!(veer.exists(), "{} is not there: cargo build --release", veer.display()),
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
@@ -59,7 +54,6 @@ fn main() -> anyhow::Result<()> {
             What::Fairness => fairness::run(&veer).await,
             What::Memory => memory::run(&veer).await,
             What::SideBySide(flags) => side_by_side::run(&veer, flags).await,
-            What::Relay { listen, to } => side_by_side::relay::run(listen, to),
         }
     })
 }

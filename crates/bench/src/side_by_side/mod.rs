@@ -5,11 +5,11 @@
 //! requests per second of the proxy's CPU time: it does not depend on whether load, origin or proxy was the limit.
 
 mod certificates;
+mod floor;
 mod machine;
 mod origin;
 mod peers;
 mod process;
-pub mod relay;
 mod report;
 mod veer;
 mod works;
@@ -46,11 +46,11 @@ pub struct SideBySide {
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
     /// Only these works
-    #[arg(long, value_delimiter = ',')]
-    work: Vec<Work>,
+    #[arg(long, alias = "work", value_delimiter = ',')]
+    works: Vec<Work>,
     /// Only these proxies
-    #[arg(long, value_delimiter = ',')]
-    peer: Vec<Peer>,
+    #[arg(long, alias = "peer", value_delimiter = ',')]
+    peers: Vec<Peer>,
     /// Core of load and origin
     #[arg(long, default_value_t = 0)]
     load_core: usize,
@@ -87,12 +87,16 @@ async fn measure(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
         proxy_core: flags.proxy_core,
         load_core: flags.load_core,
         certificates: folder.path().to_owned(),
+        floor: folder.path().join("floor"),
     };
     let or_all = |some: &[_], all: &[_]| if some.is_empty() { all.to_vec() } else { some.to_vec() };
-    let works = if flags.work.is_empty() { Work::ALL.to_vec() } else { flags.work.clone() };
-    let peers: Vec<Peer> = or_all(&flags.peer, &Peer::ALL);
+    let works = if flags.works.is_empty() { Work::ALL.to_vec() } else { flags.works.clone() };
+    let peers: Vec<Peer> = or_all(&flags.peers, &Peer::ALL);
     peers.iter().try_for_each(|peer| peer.check(&stage))?;
     certificates::write(&stage.certificates)?;
+    if peers.contains(&Peer::Floor) {
+        floor::build(&stage.floor)?;
+    }
     // Before this process sees one core only.
     let machine = Machine::describe();
     process::pin(None, stage.load_core)?;

@@ -9,6 +9,7 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::certificates::{CALLEE, CALLER};
+use super::floor;
 use super::machine::first_line;
 use super::process::Process;
 use super::veer;
@@ -49,6 +50,8 @@ pub struct Stage {
     pub proxy_core: usize,
     /// Core of everything else.
     pub load_core: usize,
+    /// The floor's program.
+    pub floor: PathBuf,
     /// Certificates of the other proxies' pairs.
     pub certificates: PathBuf,
 }
@@ -144,7 +147,7 @@ impl Peer {
         let processes = match self {
             Self::Direct => return Ok(Running::at(work.origin(), Vec::new())),
             Self::Veer => return veer::start(work, stage).await,
-            _ if work == Work::PairHttp1 => {
+            _ if work.is_pair() => {
                 let callee = self.command(Side::Callee, work, stage, folder)?;
                 let caller = self.command(Side::Caller, work, stage, folder)?;
                 vec![
@@ -189,17 +192,14 @@ impl Peer {
             }
             std::fs::write(&file, text)
         };
-        let http2 = work == Work::Http2;
-        let http2_hop = matches!(self, Self::EnvoyHttp2Hop | Self::HaproxyHttp2Hop);
+        let http2 = work.speaks_http2();
+        // HTTP/2 in front is HTTP/2 between the two as well, where a proxy can.
+        let http2_hop = http2 || matches!(self, Self::EnvoyHttp2Hop | Self::HaproxyHttp2Hop);
         let alpn = ("ALPN", if http2_hop { "h2" } else { "http/1.1" });
         Ok(match self {
             // What runs in this process, or as a fleet.
             Self::Direct | Self::Veer => unreachable!("started elsewhere"),
-            Self::Floor => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["relay", &listen.to_string(), &upstream.to_string()]);
-                command
-            }
+            Self::Floor => floor::command(&stage.floor, listen, upstream, false),
             Self::Envoy | Self::EnvoyHttp2Hop => {
                 let protocol = |http2: bool| if http2 { "http2_protocol_options" } else { "http_protocol_options" };
                 let template = match (side, work) {

@@ -26,8 +26,10 @@ pub async fn start(work: Work, stage: &Stage) -> anyhow::Result<Running> {
             let spec = spec.manifest("bench/echo.yaml", &workload("echo", "tcp", ECHO_APPLICATION));
             (spec, vec!["shop.echo.proxy"], (ECHO_APPLICATION.ip(), 8080).into(), "")
         }
-        Work::PairHttp1 => {
-            let spec = spec.visitor(CLUSTER).manifest("bench/callee.yaml", &workload("callee", "http", APPLICATION));
+        Work::PairHttp1 | Work::PairHttp2 => {
+            let protocol = if work == Work::PairHttp2 { "kubernetes.io/h2c" } else { "http" };
+            let callee = workload("callee", protocol, APPLICATION);
+            let spec = spec.visitor(CLUSTER).manifest("bench/callee.yaml", &callee);
             (spec, vec!["shop.visitor.proxy", "shop.callee.proxy"], visitor, "callee.shop.svc.cluster.local")
         }
     };
@@ -71,7 +73,7 @@ kind: Service
 metadata: {{ name: {name}, namespace: shop }}
 spec:
   selector: {{ app: {name} }}
-  ports: [{{ name: {protocol}, port: 80, targetPort: 8080, appProtocol: {protocol} }}]
+  ports: [{{ name: main, port: 80, targetPort: 8080, appProtocol: {protocol} }}]
 ---
 apiVersion: veer.dev/v1alpha1
 kind: Workload
@@ -79,7 +81,7 @@ metadata: {{ name: {name}, namespace: shop, labels: {{ app: {name} }} }}
 spec:
   address: {}
   serviceAccount: {name}
-  ports: [{{ name: {protocol}, port: 8080, appPort: {}, appProtocol: {protocol} }}]
+  ports: [{{ name: main, port: 8080, appPort: {}, appProtocol: {protocol} }}]
 ",
         application.ip(),
         application.port()

@@ -39,11 +39,13 @@ pub enum Work {
     Tcp,
     /// HTTP/1.1 through two proxies with mutual TLS between them, 64 connections
     PairHttp1,
+    /// HTTP/2 through two proxies with mutual TLS between them, 4 connections with 16 streams each
+    PairHttp2,
 }
 
 impl Work {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Http1, Self::Http2, Self::Tcp, Self::PairHttp1];
+    pub const ALL: [Self; 5] = [Self::Http1, Self::Http2, Self::Tcp, Self::PairHttp1, Self::PairHttp2];
 
     /// For people.
     pub fn title(self) -> &'static str {
@@ -52,6 +54,7 @@ impl Work {
             Self::Http2 => "HTTP/2, 4 connections × 16 streams",
             Self::Tcp => "TCP echo, 64 connections",
             Self::PairHttp1 => "pair with mutual TLS between, HTTP/1.1, 64 connections",
+            Self::PairHttp2 => "pair with mutual TLS between, HTTP/2, 4 connections × 16 streams",
         }
     }
 
@@ -60,14 +63,24 @@ impl Work {
         let (host, path) = (host.to_owned(), "/items".to_owned());
         match self {
             Self::Http1 | Self::PairHttp1 => Exchange::Http1 { host, path },
-            Self::Http2 => Exchange::Http2 { host, path, streams: 16 },
+            Self::Http2 | Self::PairHttp2 => Exchange::Http2 { host, path, streams: 16 },
             Self::Tcp => Exchange::Echo { bytes: BODY },
         }
     }
 
     /// Connections of the load.
     pub fn connections(self) -> usize {
-        if self == Self::Http2 { 4 } else { 64 }
+        if self.speaks_http2() { 4 } else { 64 }
+    }
+
+    /// Whether the load speaks HTTP/2.
+    pub fn speaks_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::PairHttp2)
+    }
+
+    /// Whether two proxies do it together.
+    pub fn is_pair(self) -> bool {
+        matches!(self, Self::PairHttp1 | Self::PairHttp2)
     }
 
     /// Where the work is done without a proxy.
