@@ -21,6 +21,8 @@ struct Field {
     known: Name,
     /// Must not enter the compression state of any hop (RFC 7541 §6.2.3).
     sensitive: bool,
+    /// What lies around it in the buffer is its line as HTTP/1.1 writes it: `name: value`, CR, LF.
+    line: bool,
 }
 
 /// A range of a section's buffer.
@@ -154,7 +156,7 @@ impl Fields {
         let known = Name::of(&self.text[start..]);
         let name = Span::new(start, name.len());
         let value = self.keep(value);
-        self.list.push(Field { name, value, known, sensitive: false });
+        self.list.push(Field { name, value, known, sensitive: false, line: false });
     }
 
     /// Removes all others of this name and adds this one.
@@ -189,10 +191,69 @@ impl Fields {
         self.list.retain(|field| !condition(field.known));
     }
 
-    fn push_as(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool) {
+    /// Removes all whose number and name `keep` does not want.
+    pub fn retain(&mut self, keep: impl Fn(Name, &[u8]) -> bool) {
+        let text = &self.text;
+        self.list.retain(|field| keep(field.known, field.name.of(text)));
+    }
+
+    /// Adds a field at the end whose name somebody has recognised already: `known` is `Name::of(name)`. Name and value are trusted.
+    pub fn push_as(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool) {
         let name = self.keep(name);
         let value = self.keep(value);
-        self.list.push(Field { name, value, known, sensitive });
+        self.list.push(Field { name, value, known, sensitive, line: false });
+    }
+
+    /// Takes a whole head's text at once, for [`Self::recognise`] and [`Self::push_line`] to find its fields in. Nothing is in the
+    /// buffer yet.
+    pub(crate) fn adopt(&mut self, head: &[u8], fields: usize) {
+        debug_assert!(self.text.is_empty(), "places in the head are places in the buffer");
+        self.text.extend_from_slice(head);
+        self.list.reserve(fields);
+    }
+
+    /// Puts a name that lies in the adopted text into lower case, and says which it is.
+    pub(crate) fn recognise(&mut self, name: Span) -> Name {
+        let name = &mut self.text[name.start as usize..(name.start + name.length) as usize];
+        name.make_ascii_lowercase();
+        Name::of(name)
+    }
+
+    /// Adds a field that lies in the adopted text, whose name was recognised. The colon stands right behind the name.
+    pub(crate) fn push_line(&mut self, known: Name, name: Span, value: Span) {
+        let line = value.start == name.end() + 2 && self.text[value.end() as usize..].starts_with(b"\r\n");
+        self.list.push(Field { name, value, known, sensitive: false, line });
+    }
+
+    /// Appends the lines of the fields that `keep` wants, as HTTP/1.1 writes them. Lines that already lie one behind the other are
+    /// copied at once.
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, mut keep: impl FnMut(Name, &[u8], &[u8]) -> bool) {
+        let (mut start, mut end) = (0, 0);
+        for field in &self.list {
+            if !keep(field.known, self.bytes(field.name), self.bytes(field.value)) {
+                continue;
+            }
+            if field.line && field.name.start == end {
+                end = field.value.end() + 2;
+                continue;
+            }
+            out.extend_from_slice(&self.text[start as usize..end as usize]);
+            if field.line {
+                (start, end) = (field.name.start, field.value.end() + 2);
+            } else {
+                (start, end) = (0, 0);
+                out.extend_from_slice(self.bytes(field.name));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(self.bytes(field.value));
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        out.extend_from_slice(&self.text[start as usize..end as usize]);
+    }
+
+    /// How many bytes lie in the buffer: about what writing them takes.
+    pub(crate) fn text_len(&self) -> usize {
+        self.text.len()
     }
 
     /// Bytes that belong to the head but to no field.
@@ -224,6 +285,10 @@ impl Span {
 
     pub(crate) fn len(self) -> usize {
         self.length as usize
+    }
+
+    fn end(self) -> u32 {
+        self.start + self.length
     }
 
     fn of(self, text: &[u8]) -> &[u8] {

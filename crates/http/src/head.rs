@@ -164,6 +164,14 @@ impl RequestHead {
         hosts
     }
 
+    /// Makes a `Host` field that was set since [`Self::take_host`] the authority.
+    pub fn adopt_host(&mut self) {
+        if let Some(host) = self.fields.span(Name::Host) {
+            self.authority = Some(host);
+            self.fields.remove(Name::Host);
+        }
+    }
+
     /// Path and query: what stands in an HTTP/1.1 request line in origin form, or in `:path`. `*` for a request on the server as a
     /// whole, empty for `CONNECT`.
     pub fn target(&self) -> &[u8] {
@@ -185,6 +193,24 @@ impl RequestHead {
     pub fn set_target(&mut self, target: &[u8]) {
         self.target = self.fields.keep(target);
         self.query_at = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()) as u32;
+    }
+
+    /// Sets path and query to a part of the text that the fields adopted, checked like [`Self::set_target`] wants it; where in it the
+    /// first `?` is, or its length.
+    pub(crate) fn adopt_target(&mut self, target: Span, query_at: usize) {
+        self.target = target;
+        self.query_at = query_at as u32;
+    }
+
+    /// Sets the authority to a part of the text that the fields adopted.
+    pub(crate) fn adopt_authority(&mut self, authority: Span) {
+        self.authority = Some(authority);
+    }
+
+    /// Sets the method to a part of the text that the fields adopted.
+    pub(crate) fn adopt_method(&mut self, method: Span) {
+        self.method = Method::of(self.fields.bytes(method));
+        self.other_method = method;
     }
 
     /// Changes the path and keeps the query.

@@ -4,6 +4,7 @@
 //! head that passes through costs two copies of its bytes and no allocation per field.
 
 mod fields;
+pub mod h1;
 mod head;
 mod name;
 

@@ -15,6 +15,9 @@ macro_rules! names {
         }
 
         impl Name {
+            /// All but [`Name::Other`]; numbers follow this order, from 1.
+            pub(crate) const ALL: &'static [Name] = &[$(Name::$variant,)*];
+
             /// Which name this is. `text` is in lower case.
             pub fn of(text: &[u8]) -> Self {
                 // Compared by length first, so that most names cost one comparison of bytes.
