@@ -6,6 +6,7 @@
 mod fields;
 pub mod h1;
 mod head;
+pub mod hpack;
 mod name;
 
 pub use fields::{Fields, FieldsFault};
