@@ -256,6 +256,11 @@ impl Fields {
         self.text.len()
     }
 
+    /// How many bytes fit into the buffer.
+    pub(crate) fn room(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// Bytes that belong to the head but to no field.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> Span {
         let start = self.text.len();

@@ -5,6 +5,7 @@
 
 mod fields;
 pub mod h1;
+pub mod h2;
 mod head;
 pub mod hpack;
 mod name;
