@@ -1,6 +1,5 @@
 //! Why a request or a connection was answered by the proxy itself: whose fault, what the caller hears, what may be done next.
 
-use http::StatusCode;
 use veer_telemetry::Flag;
 
 /// Why the proxy answers by itself. [`RequestError::verdict`] is the one place that maps it to what the caller hears.
@@ -32,7 +31,7 @@ pub enum RequestError {
     NoBackend(String),
     /// The route says to fail.
     #[error("{1}")]
-    RouteFails(StatusCode, String),
+    RouteFails(u16, String),
     /// No endpoint can be used.
     #[error("no healthy endpoint: {0}")]
     NoEndpoint(String),
@@ -63,7 +62,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict {
     /// HTTP status.
-    pub status: StatusCode,
+    pub status: u16,
     /// gRPC status code.
     pub grpc: u8,
     /// For log and metrics; says whose fault it is.
@@ -75,22 +74,22 @@ impl RequestError {
     pub fn verdict(&self) -> Verdict {
         const UNAVAILABLE: u8 = 14;
         let (status, grpc, flag) = match self {
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, 13, Flag::DownstreamProtocol),
-            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, Flag::DownstreamProtocol),
-            Self::NoService(_) | Self::NoPort(..) => (StatusCode::NOT_FOUND, 12, Flag::NoService),
-            Self::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::NoService),
-            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::Internal),
-            Self::NoRoute => (StatusCode::NOT_FOUND, 12, Flag::NoRoute),
-            Self::NoBackend(_) => (StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE, Flag::BadConfig),
+            Self::Malformed(_) => (400, 13, Flag::DownstreamProtocol),
+            Self::HeadTooLarge => (431, 8, Flag::DownstreamProtocol),
+            Self::NoService(_) | Self::NoPort(..) => (404, 12, Flag::NoService),
+            Self::Unknown(_) => (503, UNAVAILABLE, Flag::NoService),
+            Self::NotReady(_) => (503, UNAVAILABLE, Flag::Internal),
+            Self::NoRoute => (404, 12, Flag::NoRoute),
+            Self::NoBackend(_) => (500, UNAVAILABLE, Flag::BadConfig),
             Self::RouteFails(status, _) => (*status, UNAVAILABLE, Flag::BadConfig),
-            Self::NoEndpoint(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::NoHealthyUpstream),
-            Self::Overflow(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::Overflow),
-            Self::Connect(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::UpstreamConnectFailure),
-            Self::Lost(_) => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Flag::UpstreamConnectionLost),
-            Self::UpstreamProtocol(_) => (StatusCode::BAD_GATEWAY, UNAVAILABLE, Flag::UpstreamProtocol),
-            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, 4, Flag::UpstreamTimeout),
-            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, 1, Flag::DownstreamClosed),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, 7, Flag::Denied),
+            Self::NoEndpoint(_) => (503, UNAVAILABLE, Flag::NoHealthyUpstream),
+            Self::Overflow(_) => (503, UNAVAILABLE, Flag::Overflow),
+            Self::Connect(_) => (503, UNAVAILABLE, Flag::UpstreamConnectFailure),
+            Self::Lost(_) => (503, UNAVAILABLE, Flag::UpstreamConnectionLost),
+            Self::UpstreamProtocol(_) => (502, UNAVAILABLE, Flag::UpstreamProtocol),
+            Self::Timeout => (504, 4, Flag::UpstreamTimeout),
+            Self::BodyIncomplete => (400, 1, Flag::DownstreamClosed),
+            Self::Denied(_) => (403, 7, Flag::Denied),
         };
         Verdict { status, grpc, flag }
     }

@@ -4,16 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 use veer_balance::{Outcome, Pick};
+use veer_http::{Fields, Name, RequestHead};
 use veer_identity::clock;
 use veer_telemetry::edge::RequestDone;
 use veer_telemetry::{AccessEntry, Direction, Edge, EdgeLabels, Flag};
 
 use crate::error::RequestError;
 use crate::http::Protocol;
-use crate::http::fields::{self, TraceId};
+use crate::http::body::BodyError;
+use crate::http::fields::TraceId;
 use crate::http::replay::Replay;
 use crate::inbound::InFlight;
 use crate::pool::Lease;
@@ -53,11 +54,11 @@ pub struct Hold {
 
 impl Exchange {
     /// Begins.
-    pub fn begin<B>(worker: &Rc<Worker>, direction: Direction, protocol: Protocol, request: &Request<B>) -> Box<Self> {
+    pub fn begin(worker: &Rc<Worker>, direction: Direction, protocol: Protocol, head: &RequestHead) -> Box<Self> {
         let line = worker.process.telemetry.log.is_on().then(|| {
             let mut line = AccessEntry::new(clock::now(), direction, protocol.label());
-            line.method = request.method().as_str().to_owned();
-            line.path = request.uri().path().to_owned();
+            line.method = head.method_str().to_owned();
+            line.path = head.path().to_owned();
             Box::new(line)
         });
         Box::new(Self {
@@ -68,7 +69,7 @@ impl Exchange {
             edge: None,
             status: 0,
             flag: Flag::None,
-            request: Replay::empty(),
+            request: Replay::default(),
             sent: 0,
             hold: None,
             broken: false,
@@ -99,8 +100,8 @@ impl Exchange {
     }
 
     /// The host that the caller named.
-    pub fn host(&mut self, host: &str) {
-        self.note(|line| line.host = host.to_owned());
+    pub fn host(&mut self, head: &RequestHead) {
+        self.note(|line| line.host = String::from_utf8_lossy(head.authority().unwrap_or_default()).into_owned());
     }
 
     /// Where it is counted: the latest wins.
@@ -124,8 +125,8 @@ impl Exchange {
     }
 
     /// The answer's status.
-    pub fn status(&mut self, status: StatusCode) {
-        self.status = status.as_u16();
+    pub fn status(&mut self, status: u16) {
+        self.status = status;
     }
 
     /// What an answer of the other proxy said of itself.
@@ -160,7 +161,7 @@ impl Exchange {
     }
 
     /// The answer's trailers: gRPC's outcome.
-    pub fn trailers(&mut self, fields: &HeaderMap) {
+    pub fn trailers(&mut self, fields: &Fields) {
         if let Some(hold) = &mut self.hold
             && let Some(pending) = &mut hold.pending
         {
@@ -169,7 +170,7 @@ impl Exchange {
     }
 
     /// The answer's body broke off.
-    pub fn broke_off(&mut self, error: &hyper::Error) {
+    pub fn broke_off(&mut self, error: &BodyError) {
         self.flag = Flag::UpstreamConnectionLost;
         self.broken = true;
         let reason = error.to_string();
@@ -260,9 +261,8 @@ pub fn label(line: &mut AccessEntry, labels: &EdgeLabels) {
 }
 
 /// How a gRPC answer is judged, from its trailers or from a head that is all there is.
-pub fn grpc_outcome(fields: &HeaderMap) -> Option<Outcome> {
-    let code = fields.get(fields::GRPC_STATUS)?;
-    Some(match code.as_bytes() {
+pub fn grpc_outcome(fields: &Fields) -> Option<Outcome> {
+    Some(match fields.get(Name::GrpcStatus)? {
         // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's own failures.
         b"2" | b"4" | b"13" | b"14" | b"15" => Outcome::AppError5xx,
         _ => Outcome::Success,

@@ -14,6 +14,8 @@ use crate::worker::Worker;
 const TICK: Duration = Duration::from_millis(100);
 /// How often what is unused is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often downstream connections are looked at.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Runs as long as the worker.
 pub async fn run(worker: Rc<Worker>) {
@@ -23,11 +25,16 @@ pub async fn run(worker: Rc<Worker>) {
     let mut changed = identity.changed();
     let mut shown = identity.svid();
     let mut swept = Instant::now();
+    let mut watched = swept;
     loop {
         tokio::select! {
             biased;
             _ = tick.tick() => {
                 dial_due(&worker);
+                if watched.elapsed() >= WATCH {
+                    watched = Instant::now();
+                    worker.connections.sweep(watched);
+                }
                 if swept.elapsed() >= SWEEP {
                     swept = Instant::now();
                     worker.knowledge.sweep(swept);
@@ -43,6 +50,7 @@ pub async fn run(worker: Rc<Worker>) {
                 let rotated = !Arc::ptr_eq(&svid, &shown);
                 shown = svid;
                 worker.pools.identity_changed(rotated, |domain| identity.trusts(domain));
+                worker.connections.trust(|domain| identity.trusts(domain));
             }
         }
     }

@@ -16,6 +16,7 @@ use veer_telemetry::{Direction, Edge, EdgeLabels};
 
 use crate::error::ProxyError;
 use crate::http::serve::End;
+use crate::http::watch::Connections;
 use crate::inbound::{self, InboundState};
 use crate::knowledge::Knowledge;
 use crate::outbound;
@@ -43,6 +44,8 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// The end.
     pub drain: Drain,
+    /// Connections of downstreams that speak HTTP.
+    pub connections: Rc<Connections>,
     edges: RefCell<HashMap<Option<ServiceHost>, Edge, foldhash::fast::RandomState>>,
     open: Rc<Open>,
 }
@@ -64,6 +67,7 @@ impl Worker {
                 pools,
                 rng: RefCell::new(rng),
                 drain,
+                connections: Rc::default(),
                 edges: RefCell::default(),
                 open: Rc::default(),
                 process,
@@ -200,6 +204,7 @@ impl Worker {
             }
         };
         // Nothing new; what is open is told to end, and has until the deadline.
+        self.connections.drain();
         let _ = tokio::time::timeout_at(deadline, self.all_closed()).await;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(())

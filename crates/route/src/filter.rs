@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use veer_core::route::{HeaderChange, PathChange};
+use veer_http::Fields;
 
 /// A change of header fields with names and values parsed.
 #[derive(Debug, Clone, Default)]
@@ -30,15 +31,15 @@ impl HeaderEdit {
     }
 
     /// Sets, adds and removes.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    pub fn apply(&self, fields: &mut Fields) {
         for (name, value) in &self.set {
-            headers.insert(name.clone(), value.clone());
+            fields.set_other(name.as_str().as_bytes(), value.as_bytes());
         }
         for (name, value) in &self.add {
-            headers.append(name.clone(), value.clone());
+            fields.push_other(name.as_str().as_bytes(), value.as_bytes());
         }
         for name in &self.remove {
-            headers.remove(name);
+            fields.remove_other(name.as_str().as_bytes());
         }
     }
 }
@@ -140,13 +141,12 @@ mod tests {
             add: vec![field("x-add", "2")],
             remove: vec!["x-gone".into()],
         });
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::new();
         for (name, value) in [("x-set", "old"), ("x-add", "1"), ("x-gone", "1"), ("x-gone", "2")] {
-            headers.append(name, HeaderValue::from_static(value));
+            fields.push_other(name.as_bytes(), value.as_bytes());
         }
-        edit.apply(&mut headers);
-        assert_eq!(headers.get_all("x-set").iter().collect::<Vec<_>>(), ["new"]);
-        assert_eq!(headers.get_all("x-add").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert!(!headers.contains_key("x-gone"));
+        edit.apply(&mut fields);
+        let all: Vec<_> = fields.iter().collect();
+        assert_eq!(all, [(&b"x-add"[..], &b"1"[..]), (b"x-set", b"new"), (b"x-add", b"2")]);
     }
 }

@@ -10,6 +10,12 @@ pub trait Headers {
     fn each(&self, name: &HeaderName, visit: &mut dyn FnMut(&[u8]));
 }
 
+impl Headers for veer_http::Fields {
+    fn each(&self, name: &HeaderName, visit: &mut dyn FnMut(&[u8])) {
+        self.named(name.as_str().as_bytes()).for_each(visit);
+    }
+}
+
 impl Headers for HeaderMap {
     fn each(&self, name: &HeaderName, visit: &mut dyn FnMut(&[u8])) {
         self.get_all(name).iter().for_each(|value| visit(value.as_bytes()));

@@ -1,8 +1,9 @@
 //! A rule, ready to act.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header, request};
+use http::{HeaderValue, StatusCode};
 use veer_core::names::ObjectName;
-use veer_core::route::{Backend, Filter, HttpRoute, HttpRule, PathChange, RouteKind};
+use veer_core::route::{Backend, Filter, HttpRoute, HttpRule, RouteKind};
+use veer_http::{Fields, RequestHead};
 
 use crate::backend::Deal;
 use crate::filter::{HeaderEdit, Origin, redirect_location, rewritten_path};
@@ -106,25 +107,31 @@ impl Rule {
         })
     }
 
-    /// Changes the request before it is sent: fields, `Host`, path. `path` is the request's normal path, `prefix` is
+    /// Changes the request before it is sent: fields, authority, path. `path` is the request's normal path, `prefix` is
     /// [`Matched::prefix`](crate::Matched::prefix). The query stays. Does nothing, and costs nothing, without filters.
-    pub fn apply_request(&self, request: &mut request::Parts, path: &str, prefix: &str) {
-        self.request_headers.iter().for_each(|edit| edit.apply(&mut request.headers));
+    pub fn apply_request(&self, request: &mut RequestHead, path: &str, prefix: &str) {
+        self.request_headers.iter().for_each(|edit| edit.apply(&mut request.fields));
+        // A filter that sets `Host` names another authority, as a rewrite does.
+        request.adopt_host();
         for filter in &self.spec.filters {
             if let Filter::Rewrite { host, path: change } = filter {
                 if let Some(host) = host {
-                    rewrite_host(request, host);
+                    request.set_authority(host.as_bytes());
                 }
                 if let Some(change) = change {
-                    rewrite_path(request, change, path, prefix);
+                    let target = rewritten_path(change, path, prefix);
+                    // Values that are no path were refused when the manifest was read; here they change nothing.
+                    if target.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'?')) {
+                        request.set_path(&target);
+                    }
                 }
             }
         }
     }
 
     /// Changes the response's fields before it goes back.
-    pub fn apply_response(&self, headers: &mut HeaderMap) {
-        self.response_headers.iter().for_each(|edit| edit.apply(headers));
+    pub fn apply_response(&self, fields: &mut Fields) {
+        self.response_headers.iter().for_each(|edit| edit.apply(fields));
     }
 }
 
@@ -136,36 +143,4 @@ fn redirect_port(scheme: Option<&str>, port: Option<u16>, came_to: u16) -> u16 {
         Some("https") => 443,
         _ => came_to,
     })
-}
-
-/// Values that are no host or no path were refused when the manifest was read; here they change nothing.
-fn rewrite_host(request: &mut request::Parts, host: &str) {
-    let (Ok(value), Ok(authority)) = (HeaderValue::from_str(host), host.parse::<http::uri::Authority>()) else {
-        return;
-    };
-    request.headers.insert(header::HOST, value);
-    if request.uri.authority().is_some() {
-        let mut parts = request.uri.clone().into_parts();
-        parts.authority = Some(authority);
-        set_uri(request, parts);
-    }
-}
-
-fn rewrite_path(request: &mut request::Parts, change: &PathChange, path: &str, prefix: &str) {
-    let mut target = rewritten_path(change, path, prefix);
-    if let Some(query) = request.uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
-    if let Ok(target) = target.parse::<http::uri::PathAndQuery>() {
-        let mut parts = request.uri.clone().into_parts();
-        parts.path_and_query = Some(target);
-        set_uri(request, parts);
-    }
-}
-
-fn set_uri(request: &mut request::Parts, parts: http::uri::Parts) {
-    if let Ok(uri) = http::Uri::from_parts(parts) {
-        request.uri = uri;
-    }
 }

@@ -8,13 +8,14 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("veer-core", &[]),
     ("veer-net", &[]),
+    ("veer-http", &[]),
     ("veer-load", &[]),
     ("veer-shop", &["veer-core", "veer-load"]),
     ("veer-testkit", &["veer-load", "veer-telemetry"]),
     ("veer-bench", &["veer-load", "veer-testkit"]),
     // Tests only: there, too, everything runs together.
     ("veer-sim", &["veer-core", "veer-net", "veer-control", "veer-proxy", "veer-identity", "veer-telemetry"]),
-    ("veer-route", &["veer-core"]),
+    ("veer-route", &["veer-core", "veer-http"]),
     ("veer-balance", &["veer-core"]),
     ("veer-resources", &["veer-core"]),
     ("veer-compile", &["veer-core", "veer-resources"]),
@@ -24,7 +25,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("veer-xds", &["veer-core", "veer-identity", "veer-net"]),
     (
         "veer-proxy",
-        &["veer-core", "veer-net", "veer-route", "veer-balance", "veer-identity", "veer-telemetry", "veer-xds"],
+        &[
+            "veer-core",
+            "veer-http",
+            "veer-net",
+            "veer-route",
+            "veer-balance",
+            "veer-identity",
+            "veer-telemetry",
+            "veer-xds",
+        ],
     ),
     (
         "veer-control",
@@ -42,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never do: not even transitively may they reach an async runtime's I/O.
-const PURE: &[&str] = &["veer-core", "veer-route", "veer-resources", "veer-compile"];
+const PURE: &[&str] = &["veer-core", "veer-http", "veer-route", "veer-resources", "veer-compile"];
 
 /// One TLS, one crypto library, one HTTP stack (`docs/decisions`).
 const BANNED: &[&str] = &["ring", "openssl-sys", "native-tls", "reqwest", "axum", "serde_yaml", "kube", "k8s-openapi"];

@@ -1,16 +1,147 @@
-//! A response's body on its way to the downstream.
+//! Bodies on their way through.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+use veer_http::{Fields, h1, h2};
 
+use super::h2::Half;
 use super::reply;
-use super::serve::Busy;
+use super::send::Sending;
+use super::wire::{Reading, SharedWire};
 use crate::exchange::Exchange;
+
+/// A piece of a body.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// Bytes.
+    Data(Bytes),
+    /// Fields behind the last byte.
+    Trailers(Fields),
+}
+
+/// A body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection was lost.
+    #[error("the connection was lost: {0}")]
+    Io(io::Error),
+    /// The connection ended in the middle.
+    #[error("the connection ended in the middle of the body")]
+    Incomplete,
+    /// The body's framing is broken.
+    #[error("{0}")]
+    Framing(h1::Fault),
+    /// The stream was reset.
+    #[error("the stream was reset ({0:?})")]
+    Reset(h2::Code),
+    /// An error was told before.
+    #[error("the connection cannot be read any more")]
+    Broken,
+    /// The upstream broke off while a response went through.
+    #[error("the upstream broke off: {0}")]
+    Upstream(Box<BodyError>),
+    /// The request's time was over.
+    #[error("the request's time was over")]
+    Timeout,
+    /// A newer try of the request took over.
+    #[error("another try has taken over")]
+    Superseded,
+}
+
+/// What can be sent.
+pub trait Outgoing {
+    /// The next piece; `None` at the end.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// Whether nothing more comes, as far as it is known now.
+    fn is_end(&self) -> bool;
+
+    /// Bytes that are left, when it is known.
+    fn length(&self) -> Option<u64>;
+}
+
+/// What arrives.
+#[derive(Default)]
+pub enum Incoming {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// A request's body over HTTP/1.
+    Http1(SharedWire),
+    /// A response's body over HTTP/1; the request's may still be under way.
+    Http1Answer(Box<Http1Answer>),
+    /// Over HTTP/2.
+    Http2(Half),
+    /// A response's body over HTTP/2; the request's may still be under way.
+    Http2Answer(Box<Http2Answer>),
+}
+
+/// See [`Incoming::Http1Answer`].
+pub struct Http1Answer {
+    /// The connection.
+    pub wire: SharedWire,
+    /// The request's body.
+    pub sending: Sending,
+}
+
+/// See [`Incoming::Http2Answer`].
+pub struct Http2Answer {
+    /// The stream.
+    pub half: Half,
+    /// The request's body.
+    pub sending: super::h2::StreamSending,
+}
+
+impl Incoming {
+    /// The next piece; `None` at the end.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Incoming::Empty => Poll::Ready(None),
+            Incoming::Http1(wire) => wire.borrow_mut().poll_body(cx),
+            Incoming::Http1Answer(answer) => {
+                // A request's body that fails shows as a broken answer soon enough.
+                let _ = answer.sending.poll(cx, &answer.wire);
+                answer.wire.borrow_mut().poll_body(cx)
+            }
+            Incoming::Http2(half) => half.poll_frame(cx),
+            Incoming::Http2Answer(answer) => {
+                let _ = answer.sending.poll(cx, &answer.half);
+                answer.half.poll_frame(cx)
+            }
+        }
+    }
+
+    /// Whether nothing more comes, as far as it is known now.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Incoming::Empty => true,
+            Incoming::Http1(wire) => matches!(wire.borrow().reading, Reading::Head),
+            Incoming::Http1Answer(answer) => matches!(answer.wire.borrow().reading, Reading::Head),
+            Incoming::Http2(half) => half.is_end(),
+            Incoming::Http2Answer(answer) => answer.half.is_end(),
+        }
+    }
+
+    /// Bytes that are left, when the framing says so.
+    pub fn length(&self) -> Option<u64> {
+        let of_wire = |wire: &SharedWire| match wire.borrow().reading {
+            Reading::Head => Some(0),
+            Reading::Length(left) => Some(left),
+            Reading::Chunked(_) | Reading::UntilClose | Reading::Broken => None,
+        };
+        match self {
+            Incoming::Empty => Some(0),
+            Incoming::Http1(wire) => of_wire(wire),
+            Incoming::Http1Answer(answer) => of_wire(&answer.wire),
+            Incoming::Http2(half) => half.is_end().then_some(0),
+            Incoming::Http2Answer(answer) => answer.half.is_end().then_some(0),
+        }
+    }
+}
 
 /// What the downstream gets. Whatever happens to it (read to its end, broken off, dropped), the exchange it belongs to is
 /// ended exactly once.
@@ -20,7 +151,6 @@ pub struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     deadline: Option<Pin<Box<Sleep>>>,
     grpc: bool,
-    busy: Option<Busy>,
 }
 
 #[derive(Default)]
@@ -29,17 +159,6 @@ enum Content {
     Empty,
     Full(Bytes),
     Upstream(Incoming),
-}
-
-/// The body could not be delivered whole. The downstream sees a reset stream or a cut connection, never a whole body.
-#[derive(Debug, thiserror::Error)]
-pub enum ResponseBodyError {
-    /// The upstream failed.
-    #[error("the upstream broke off: {0}")]
-    Upstream(hyper::Error),
-    /// The request's time was over.
-    #[error("the request's time was over")]
-    Timeout,
 }
 
 impl ResponseBody {
@@ -66,122 +185,93 @@ impl ResponseBody {
         self
     }
 
-    /// Keeps the connection busy as long as the body lives.
-    pub fn keeping(mut self, busy: Busy) -> Self {
-        self.busy = Some(busy);
-        self
-    }
-
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.finish();
         }
     }
 
-    /// hyper does not ask for more when a body says that it has ended.
+    /// Nobody asks for more when a body says that it has ended.
     fn finish_if_ended(&mut self) {
-        if self.is_end_stream() {
+        if self.exchange.is_some() && self.is_end() {
             self.finish();
         }
     }
 
     /// Ends a gRPC stream by trailers, anything else by an error.
-    fn break_off(
-        &mut self,
-        code: u8,
-        error: ResponseBodyError,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+    fn break_off(&mut self, code: u8, error: BodyError) -> Poll<Option<Result<Frame, BodyError>>> {
         self.content = Content::Empty;
         self.deadline = None;
         self.finish();
         Poll::Ready(Some(if self.grpc {
-            Ok(Frame::trailers(reply::grpc_trailers(code, &format!("veer: {error}"))))
+            Ok(Frame::Trailers(reply::grpc_trailers(code, &format!("veer: {error}"))))
         } else {
             Err(error)
         }))
     }
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = ResponseBodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        let this = &mut *self;
-        if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            if let Some(exchange) = &mut this.exchange {
+impl Outgoing for ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            if let Some(exchange) = &mut self.exchange {
                 exchange.timed_out();
             }
-            return this.break_off(4, ResponseBodyError::Timeout);
+            return self.break_off(4, BodyError::Timeout);
         }
-        match &mut this.content {
+        match &mut self.content {
             Content::Empty => {
-                this.finish();
+                self.finish();
                 Poll::Ready(None)
             }
             Content::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.content = Content::Empty;
-                if let Some(exchange) = &mut this.exchange {
+                self.content = Content::Empty;
+                if let Some(exchange) = &mut self.exchange {
                     exchange.sent(bytes.len());
                 }
-                this.finish();
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                self.finish();
+                Poll::Ready(Some(Ok(Frame::Data(bytes))))
             }
-            Content::Upstream(body) => match Pin::new(body).poll_frame(cx) {
+            Content::Upstream(body) => match body.poll_frame(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(None) => {
-                    this.finish();
+                    self.finish();
                     Poll::Ready(None)
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let Some(exchange) = &mut this.exchange {
-                        match (frame.data_ref(), frame.trailers_ref()) {
-                            (Some(data), _) => exchange.sent(data.len()),
-                            (_, Some(fields)) => exchange.trailers(fields),
-                            _ => {}
+                    if let Some(exchange) = &mut self.exchange {
+                        match &frame {
+                            Frame::Data(data) => exchange.sent(data.len()),
+                            Frame::Trailers(fields) => exchange.trailers(fields),
                         }
-                        this.finish_if_ended();
+                        self.finish_if_ended();
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    if let Some(exchange) = &mut this.exchange {
+                    if let Some(exchange) = &mut self.exchange {
                         exchange.broke_off(&error);
                     }
-                    this.break_off(14, ResponseBodyError::Upstream(error))
+                    self.break_off(14, BodyError::Upstream(Box::new(error)))
                 }
             },
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         match &self.content {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
-            Content::Upstream(body) => body.is_end_stream(),
+            Content::Upstream(body) => body.is_end(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Upstream(body) => body.size_hint(),
+            Content::Empty => Some(0),
+            Content::Full(bytes) => Some(bytes.len() as u64),
+            Content::Upstream(body) => body.length(),
         }
-    }
-}
-
-impl std::fmt::Debug for ResponseBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let content = match &self.content {
-            Content::Empty => "empty",
-            Content::Full(_) => "full",
-            Content::Upstream(_) => "upstream",
-        };
-        f.debug_tuple("ResponseBody").field(&content).finish()
     }
 }

@@ -1,11 +1,23 @@
-//! HTTP as a proxy sees it: bodies, fields, local answers, server connections. Nothing here knows of services or endpoints.
+//! HTTP as a proxy sees it: connections of both versions and sides, bodies, fields, local answers. Nothing here knows of services
+//! or endpoints.
+//!
+//! ```text
+//! serve ─► wire (HTTP/1) ─► body ─► send (HTTP/1)          codecs: veer_http
+//!       └► h2 (link, streams) ┘  └► h2 (StreamPump)        memory: buffers
+//! ```
 
 pub mod body;
+pub mod buffers;
 pub mod fields;
+pub mod h2;
 pub mod replay;
 pub mod reply;
+pub mod send;
 pub mod serve;
+pub mod transport;
 pub mod upgrade;
+pub mod watch;
+pub mod wire;
 
 /// What the caller of a hop spoke; travels in the hop field [`fields::VEER_PROTO`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,10 +60,10 @@ impl Protocol {
     }
 
     /// What a request speaks.
-    pub fn of<B>(request: &http::Request<B>) -> Self {
-        if fields::is_grpc(request.headers()) {
+    pub fn of(head: &veer_http::RequestHead) -> Self {
+        if fields::is_grpc(&head.fields) {
             Protocol::Grpc
-        } else if request.version() == http::Version::HTTP_2 {
+        } else if head.version == veer_http::Version::Http2 {
             Protocol::Http2
         } else {
             Protocol::Http1

@@ -1,24 +1,22 @@
 //! A request's body that may be needed again: kept up to a limit while it is sent.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use veer_http::Fields;
+
+use super::body::{BodyError, Frame, Incoming, Outgoing};
 
 /// Most that is kept of one body. Larger ones are sent once.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// The owner's side: makes a body for each try.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct Replay(Option<Rc<RefCell<Tape>>>);
 
 /// The body of one try. Only the newest try may read; an older one, still held by a connection that gave up on it, fails.
-#[derive(Debug)]
 pub struct TryBody {
     tape: Option<Rc<RefCell<Tape>>>,
     generation: u32,
@@ -26,7 +24,6 @@ pub struct TryBody {
     trailers_sent: bool,
 }
 
-#[derive(Debug)]
 struct Tape {
     source: Incoming,
     generation: u32,
@@ -36,27 +33,16 @@ struct Tape {
     whole: bool,
     /// Whether any of it was given to a connection.
     touched: bool,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Fields>,
     ended: bool,
     failed: bool,
     read: u64,
 }
 
-/// The request's body could not be read to its end, or it was taken back.
-#[derive(Debug, thiserror::Error)]
-pub enum TryBodyError {
-    /// The downstream failed.
-    #[error("the downstream ended the request's body early: {0}")]
-    Downstream(hyper::Error),
-    /// A newer try took over.
-    #[error("another try has taken over")]
-    Superseded,
-}
-
 impl Replay {
     /// Takes the downstream's body. One that has ended already costs nothing.
     pub fn new(source: Incoming) -> Self {
-        if source.is_end_stream() {
+        if source.is_end() {
             return Self(None);
         }
         Self(Some(Rc::new(RefCell::new(Tape {
@@ -140,33 +126,29 @@ impl Tape {
     }
 }
 
-impl Body for TryBody {
-    type Data = Bytes;
-    type Error = TryBodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TryBodyError>>> {
-        let this = &mut *self;
-        let Some(tape) = &this.tape else { return Poll::Ready(None) };
+impl Outgoing for TryBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(tape) = &self.tape else { return Poll::Ready(None) };
         let mut tape = tape.borrow_mut();
-        if tape.generation != this.generation {
-            return Poll::Ready(Some(Err(TryBodyError::Superseded)));
+        if tape.generation != self.generation {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
         tape.touched = true;
-        if let Some(data) = tape.kept.get(this.next).cloned() {
-            this.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        if let Some(data) = tape.kept.get(self.next).cloned() {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
         if !tape.whole && !tape.kept.is_empty() {
             // Nobody reads them again.
             tape.kept = Vec::new();
-            this.next = 0;
+            self.next = 0;
         }
         if tape.ended {
-            let trailers = tape.trailers.clone().filter(|_| !this.trailers_sent);
-            this.trailers_sent = true;
-            return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
+            let trailers = tape.trailers.clone().filter(|_| !self.trailers_sent);
+            self.trailers_sent = true;
+            return Poll::Ready(trailers.map(|fields| Ok(Frame::Trailers(fields))));
         }
-        match Pin::new(&mut tape.source).poll_frame(cx) {
+        match tape.source.poll_frame(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 tape.ended = true;
@@ -174,27 +156,30 @@ impl Body for TryBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 tape.failed = true;
-                Poll::Ready(Some(Err(TryBodyError::Downstream(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    tape.read += data.len() as u64;
-                    tape.keep(data);
-                    if tape.whole {
-                        this.next += 1;
+                match &frame {
+                    Frame::Data(data) => {
+                        tape.read += data.len() as u64;
+                        tape.keep(data);
+                        if tape.whole {
+                            self.next += 1;
+                        }
+                        tape.ended = tape.source.is_end();
                     }
-                    tape.ended = tape.source.is_end_stream();
-                } else if let Some(fields) = frame.trailers_ref() {
-                    tape.trailers = Some(fields.clone());
-                    tape.ended = true;
-                    this.trailers_sent = true;
+                    Frame::Trailers(fields) => {
+                        tape.trailers = Some(fields.clone());
+                        tape.ended = true;
+                        self.trailers_sent = true;
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         self.tape.as_ref().is_none_or(|tape| {
             let tape = tape.borrow();
             let trailers_left = tape.trailers.is_some() && !self.trailers_sent;
@@ -202,13 +187,10 @@ impl Body for TryBody {
         })
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let Some(tape) = &self.tape else { return SizeHint::with_exact(0) };
+    fn length(&self) -> Option<u64> {
+        let Some(tape) = &self.tape else { return Some(0) };
         let tape = tape.borrow();
         let kept: u64 = tape.kept.iter().skip(self.next).map(|data| data.len() as u64).sum();
-        match tape.source.size_hint().exact() {
-            Some(rest) => SizeHint::with_exact(rest + kept),
-            None => SizeHint::default(),
-        }
+        tape.source.length().map(|rest| rest + kept)
     }
 }

@@ -1,56 +1,59 @@
-//! One downstream connection: hyper's server with the bounds that a proxy needs.
+//! One downstream connection: HTTP/1 or HTTP/2, with the bounds that a proxy needs.
 
-use std::cell::Cell;
-use std::convert::Infallible;
-use std::future::Future;
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
-use veer_net::{Drain, Io};
+use bytes::{Bytes, BytesMut};
+use veer_http::h2::{Code, Connection};
+use veer_http::{Method, Name, RequestHead, ResponseHead, Version, h1, h2};
 
-use super::body::ResponseBody;
-use crate::exec::LocalExec;
+use super::body::{Incoming, Outgoing, ResponseBody};
+use super::h2::{Half, Link, LinkEnd, Ping, StreamPump, Tunnel, drive};
+use super::send::Pump;
+use super::transport::Transport;
+use super::watch::{Connections, Phase, Watch};
+use super::wire::{Reading, SharedWire, Wire};
 
-/// Most header fields of one request (hyper answers 431 above).
-const MAX_FIELDS: usize = 100;
-/// Most bytes of one header section.
-const MAX_HEAD: usize = 64 * 1024;
-/// From a head's first byte to its last.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// An idle connection is closed after this; longer than the keep-alive of common client pools, so that they close first.
-const IDLE_TIME: Duration = Duration::from_secs(620);
-/// How often both are looked at: one timer per connection, not per request.
-const TICK: Duration = Duration::from_secs(5);
-/// Streams at once on one connection.
-const MAX_STREAMS: u32 = 1000;
-/// Resets that a peer may provoke before the connection is closed (CVE-2023-44487, "rapid reset").
-const MAX_RESETS: usize = 1024;
-/// Window of one stream and of the whole connection: the connection's must never be what limits a stream.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub use super::h2::Close;
+
+/// Most bytes of requests that are read ahead of their turn (pipelining).
+const READ_AHEAD: usize = 16 * 1024;
 /// A downstream that has streams open but is silent is asked whether it lives.
-const PING_AFTER: Duration = Duration::from_secs(15);
-const PING_TIME: Duration = Duration::from_secs(10);
+const PING: Ping = Ping { after: Duration::from_secs(15), time: Duration::from_secs(10) };
+/// How long a connection that is closed after a fault still takes what the peer was sending, so that the answer is not lost to a
+/// reset (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
 
-/// How a connection is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// After what is open (GOAWAY, `Connection: close`).
-    Gracefully,
-    /// At once.
-    Now,
+/// A request as the handler gets it.
+pub struct Request {
+    /// Method, target, fields.
+    pub head: RequestHead,
+    /// Its body.
+    pub body: Incoming,
+}
+
+/// An answer as the handler gives it.
+pub struct Response {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// Its body.
+    pub body: ResponseBody,
+    /// What the connection becomes after this answer: 101, or 200 to `CONNECT`.
+    pub tunnel: Option<TunnelTask>,
+}
+
+/// Takes over what a connection has become.
+pub type TunnelTask = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// A connection that speaks HTTP no more.
+pub enum Upgraded {
+    /// The whole connection, and what was read of it.
+    Connection(Transport, BytesMut),
+    /// A stream.
+    Stream(Tunnel),
 }
 
 /// How a connection ended.
@@ -73,238 +76,257 @@ impl End {
             End::SlowHead => Some("slow_head"),
         }
     }
+}
 
-    fn of(result: Result<(), hyper::Error>) -> Self {
-        match result {
-            Err(error) if error.is_parse() || broke_http2(&error) => End::Broken,
-            _ => End::InOrder,
-        }
+impl Response {
+    /// With nothing behind it.
+    pub fn new(head: ResponseHead, body: ResponseBody) -> Self {
+        Self { head, body, tunnel: None }
     }
 }
 
-/// Whether it was this side that found the fault.
-fn broke_http2(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(h2::Error::is_library)
-}
-
-/// Serves HTTP/1.1 (and 1.0) until the connection ends, `close` says so, or the drain is over.
-pub async fn http1<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain) -> End
-where
-    I: Io,
-    H: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Response<ResponseBody>> + 'static,
-{
-    let activity = Rc::new(Activity::new(true));
-    let io = Watched { inner: io, bytes: Arc::clone(&activity.bytes) };
-    let service = service(handle, &activity);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
-    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await
-}
-
-/// Serves HTTP/2 until the connection ends, `close` says so, or the drain is over.
-pub async fn http2<I, H, F>(io: I, handle: H, close: impl Future<Output = Close>, drain: &Drain) -> End
-where
-    I: Io,
-    H: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Response<ResponseBody>> + 'static,
-{
-    let activity = Rc::new(Activity::new(false));
-    let io = Watched { inner: io, bytes: Arc::clone(&activity.bytes) };
-    let service = service(handle, &activity);
-    let connection = http2::Builder::new(LocalExec)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
-        .max_header_list_size(MAX_HEAD as u32)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIME)
-        .serve_connection(TokioIo::new(io), service);
-    drive(connection, |connection| connection.graceful_shutdown(), &activity, close, drain).await
-}
-
-fn service<H, F>(
+/// Serves HTTP/1.1 (and 1.0) until the connection ends or `watch` says so. `input` was read of it already.
+pub async fn http1<H, F>(
+    io: Transport,
+    input: BytesMut,
     handle: H,
-    activity: &Rc<Activity>,
-) -> impl hyper::service::HttpService<
-    Incoming,
-    ResBody = ResponseBody,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<ResponseBody>, Infallible>> + 'static,
->
+    connections: Rc<Connections>,
+    watch: Rc<Watch>,
+) -> End
 where
-    H: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Response<ResponseBody>> + 'static,
+    H: Fn(Request) -> F,
+    F: Future<Output = Response>,
 {
-    let activity = Rc::clone(activity);
-    service_fn(move |request| {
-        let busy = Busy::new(&activity);
-        let response = handle(request);
-        async move { Ok(response.await.map(|body| body.keeping(busy))) }
-    })
-}
-
-/// Polls the connection to its end, and ends it when its time has come.
-async fn drive<C: Future<Output = Result<(), hyper::Error>>>(
-    connection: C,
-    shut_down: fn(Pin<&mut C>),
-    activity: &Activity,
-    close: impl Future<Output = Close>,
-    drain: &Drain,
-) -> End {
-    let mut connection = pin!(connection);
-    let mut close = pin!(close);
-    let mut tick = tokio::time::interval(TICK);
-    let mut closing = false;
-    let mut deadline = pin!(tokio::time::sleep(Duration::MAX));
+    let wire: SharedWire = Rc::new(std::cell::RefCell::new(Wire::new(io, input)));
     loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return End::of(ended),
-            how = close.as_mut(), if !closing => {
-                if how == Close::Now { return End::InOrder; }
-                shut_down(connection.as_mut());
-                closing = true;
-            }
-            limit = drain.started(), if !closing => {
-                shut_down(connection.as_mut());
-                deadline.as_mut().reset(limit);
-                closing = true;
-            }
-            () = deadline.as_mut() => return End::InOrder,
-            _ = tick.tick() => match activity.look(Instant::now()) {
-                Look::Fine => {}
-                Look::SlowHead => return End::SlowHead,
-                Look::Idle if closing => {}
-                Look::Idle => {
-                    shut_down(connection.as_mut());
-                    closing = true;
+        let (head, parsed) = match next_request(&wire, &connections, &watch).await {
+            Next::Request(head, parsed) => (head, parsed),
+            Next::Nothing => return End::InOrder,
+            Next::Slow => return refuse(&wire, 408, "the request's head took too long").await,
+            Next::Fault(fault) => return refuse(&wire, fault.status(), &fault.to_string()).await,
+        };
+        let (method, version) = (head.method(), head.version);
+        let body = {
+            let mut wire = wire.borrow_mut();
+            wire.reading = Reading::of(parsed.body);
+            wire.owes_continue = parsed.expect_continue;
+            if matches!(wire.reading, Reading::Head) { None } else { Some(()) }
+        };
+        let body = body.map_or(Incoming::Empty, |()| Incoming::Http1(Rc::clone(&wire)));
+        watch.phase(Phase::Busy, &connections);
+        // In a place of its own, so that an idle connection does not hold room for a request.
+        let handling = Box::pin(handle(Request { head, body }));
+        let Some(mut response) = unless_gone(handling, &wire).await else { return End::InOrder };
+        let tunnel = response.tunnel.take();
+        // What of the request's body nobody wanted is not read: the connection ends instead.
+        let keep = parsed.keep_alive && watch.closing().is_none();
+        let Some(kept) = answer(&wire, method, version, response, keep, tunnel.is_some()).await else {
+            return End::InOrder;
+        };
+        if let Some(tunnel) = tunnel {
+            let (io, input) = wire.borrow_mut().take();
+            drop(wire);
+            tunnel(Upgraded::Connection(io, input)).await;
+            return End::InOrder;
+        }
+        if !kept || !matches!(wire.borrow().reading, Reading::Head) {
+            close(&wire).await;
+            return End::InOrder;
+        }
+        watch.phase(Phase::Idle, &connections);
+    }
+}
+
+enum Next {
+    Request(RequestHead, h1::Parsed),
+    Nothing,
+    Slow,
+    Fault(h1::Fault),
+}
+
+async fn next_request(wire: &SharedWire, connections: &Connections, watch: &Watch) -> Next {
+    let limits = h1::Limits::default();
+    poll_fn(|cx| {
+        let mut wire = wire.borrow_mut();
+        loop {
+            if !wire.input.is_empty() {
+                let mut head = RequestHead::default();
+                match h1::request(&wire.input, &limits, &mut head) {
+                    Ok(Some(parsed)) => {
+                        let consumed = parsed.consumed;
+                        bytes::Buf::advance(&mut wire.input, consumed);
+                        return Poll::Ready(Next::Request(head, parsed));
+                    }
+                    Ok(None) => watch.phase(Phase::Head, connections),
+                    Err(fault) => return Poll::Ready(Next::Fault(fault)),
                 }
-            },
+            }
+            match watch.closing() {
+                Some(_) if watch.is_slow() => return Poll::Ready(Next::Slow),
+                Some(Close::Now) => return Poll::Ready(Next::Nothing),
+                Some(Close::Gracefully) if wire.input.is_empty() => return Poll::Ready(Next::Nothing),
+                Some(Close::Gracefully) | None => {}
+            }
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Nothing),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    watch.wait(cx);
+                    return Poll::Pending;
+                }
+            }
         }
-    }
+    })
+    .await
 }
 
-/// What a connection is doing, seen from outside of hyper.
-#[derive(Debug)]
-struct Activity {
-    /// Whether bytes between requests are the head of the next one. In HTTP/2 they may be anything.
-    heads: bool,
-    bytes: Arc<AtomicU64>,
-    in_flight: Cell<u32>,
-    /// Bytes read when the last request ended.
-    mark: Cell<u64>,
-    quiet_since: Cell<Option<Instant>>,
-    head_since: Cell<Option<Instant>>,
-}
-
-impl Activity {
-    fn new(heads: bool) -> Self {
-        Self {
-            heads,
-            bytes: Arc::default(),
-            in_flight: Cell::new(0),
-            mark: Cell::new(0),
-            quiet_since: Cell::new(None),
-            head_since: Cell::new(None),
+/// The handler's answer; `None` when the client went away before it.
+async fn unless_gone<F: Future<Output = Response>>(mut handling: Pin<Box<F>>, wire: &SharedWire) -> Option<Response> {
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
         }
-    }
-
-    fn look(&self, now: Instant) -> Look {
-        if self.in_flight.get() > 0 {
-            return Look::Fine;
+        let mut wire = wire.borrow_mut();
+        while matches!(wire.reading, Reading::Head) && wire.input.len() < READ_AHEAD {
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
         }
-        if self.heads && self.bytes.load(Ordering::Relaxed) > self.mark.get() {
-            // Bytes came, but no request: a head is being sent. The tick adds at most its own length.
-            let since = self.head_since.get().unwrap_or(now);
-            self.head_since.set(Some(since));
-            return if now >= since + HEAD_TIME { Look::SlowHead } else { Look::Fine };
+        Poll::Pending
+    })
+    .await
+}
+
+/// Sends the answer; whether the connection can go on, or `None` when it is of no more use.
+async fn answer(
+    wire: &SharedWire,
+    method: Method,
+    version: Version,
+    response: Response,
+    keep: bool,
+    tunnel: bool,
+) -> Option<bool> {
+    let Response { head, mut body, .. } = response;
+    let framing = framing(&head, method, version, &body);
+    let keep = keep && framing != h1::Body::UntilClose;
+    {
+        let mut wire = wire.borrow_mut();
+        wire.owes_continue = false;
+        let upgrade = head.fields.get(Name::Upgrade).filter(|_| head.status == 101);
+        let persist = match upgrade {
+            Some(protocol) => h1::Persist::Upgrade(protocol),
+            None if keep || tunnel => h1::Persist::Keep,
+            None => h1::Persist::Close,
+        };
+        h1::write_response(&head, framing, persist, version, wire.output());
+    }
+    let bodiless = framing == h1::Body::None;
+    let mut pump = Pump::new(framing);
+    let sent = poll_fn(|cx| pump.poll(cx, wire, &mut body)).await;
+    // What a body that is not sent would have told of its end is told by dropping it.
+    if bodiless && !body.is_end() {
+        drop(body);
+    }
+    sent.is_ok().then_some(keep)
+}
+
+fn framing(head: &ResponseHead, method: Method, version: Version, body: &ResponseBody) -> h1::Body {
+    let bodiless = method == Method::Head
+        || matches!(head.status, 100..=199 | 204 | 304)
+        || (method == Method::Connect && (200..300).contains(&head.status));
+    if bodiless {
+        return h1::Body::None;
+    }
+    let told = || head.fields.get_str(Name::ContentLength)?.parse().ok();
+    match body.length().or_else(told) {
+        Some(length) => h1::Body::Length(length),
+        None if version == Version::Http10 => h1::Body::UntilClose,
+        None => h1::Body::Chunked,
+    }
+}
+
+async fn refuse(wire: &SharedWire, status: u16, reason: &str) -> End {
+    let text = format!("veer: DPE {reason}\n");
+    let mut head = ResponseHead::new(status);
+    head.fields.push(Name::ContentType, b"text/plain; charset=utf-8");
+    let response = Response::new(head, ResponseBody::full(Bytes::from(text)));
+    let _ = answer(wire, Method::Get, Version::Http11, response, false, false).await;
+    close(wire).await;
+    if status == 408 { End::SlowHead } else { End::Broken }
+}
+
+/// Ends the connection so that what was sent arrives.
+async fn close(wire: &SharedWire) {
+    let closing = poll_fn(|cx| {
+        let mut wire = wire.borrow_mut();
+        std::task::ready!(wire.poll_shutdown(cx)).ok();
+        loop {
+            wire.input.clear();
+            match std::task::ready!(wire.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
         }
-        let since = self.quiet_since.get().unwrap_or(now);
-        self.quiet_since.set(Some(since));
-        if now >= since + IDLE_TIME { Look::Idle } else { Look::Fine }
-    }
+    });
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
 
-    fn quiet(&self) {
-        self.mark.set(self.bytes.load(Ordering::Relaxed));
-        self.quiet_since.set(None);
-        self.head_since.set(None);
+/// Serves HTTP/2 until the connection ends or `watch` says so. `input` was read of it already.
+pub async fn http2<H, F>(
+    io: Transport,
+    input: BytesMut,
+    handle: H,
+    connections: Rc<Connections>,
+    watch: Rc<Watch>,
+) -> End
+where
+    H: Fn(Request) -> F + 'static,
+    F: Future<Output = Response> + 'static,
+{
+    let link = Link::new(Connection::server(h2::Config::default()));
+    let handle = Rc::new(handle);
+    let control = move |cx: &mut std::task::Context<'_>, busy: bool| {
+        watch.phase(if busy { Phase::Busy } else { Phase::Idle }, &connections);
+        watch.wait(cx);
+        watch.closing()
+    };
+    let request = move |half: Half, head: RequestHead, end: bool| {
+        tokio::task::spawn_local(stream(half, head, end, Rc::clone(&handle)));
+    };
+    match drive(link, io, input, PING, control, request).await {
+        LinkEnd::InOrder | LinkEnd::Lost => End::InOrder,
+        LinkEnd::Broken(_) => End::Broken,
     }
 }
 
-enum Look {
-    Fine,
-    SlowHead,
-    Idle,
-}
-
-/// Held while a request is answered, to the end of the response's body.
-#[derive(Debug)]
-pub struct Busy(Rc<Activity>);
-
-impl Busy {
-    fn new(activity: &Rc<Activity>) -> Self {
-        activity.in_flight.set(activity.in_flight.get() + 1);
-        Self(Rc::clone(activity))
+/// One request and its answer.
+async fn stream<H, F>(half: Half, head: RequestHead, end: bool, handle: Rc<H>)
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Response>,
+{
+    let method = head.method();
+    let body = if end { Incoming::Empty } else { Incoming::Http2(Rc::clone(&half)) };
+    let response = {
+        let mut handling = std::pin::pin!(handle(Request { head, body }));
+        poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => half.poll_reset(cx).map(|()| None),
+        })
+        .await
+    };
+    let Some(Response { head, mut body, tunnel }) = response else { return };
+    if let Some(tunnel) = tunnel {
+        half.respond(&head, false);
+        return tunnel(Upgraded::Stream(Tunnel::new(half))).await;
     }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-        self.0.quiet();
-    }
-}
-
-/// Counts what is read.
-struct Watched<I> {
-    inner: I,
-    bytes: Arc<AtomicU64>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        let read = buffer.filled().len() - before;
-        if read > 0 {
-            self.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
+    let end = bodiless || body.is_end();
+    half.respond(&head, end);
+    let mut pump = if end { StreamPump::done() } else { StreamPump::default() };
+    if poll_fn(|cx| pump.poll(cx, &half, &mut body)).await.is_err() {
+        half.reset(Code::INTERNAL_ERROR);
     }
 }

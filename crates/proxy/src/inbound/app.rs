@@ -3,15 +3,11 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::header::{self, HeaderValue};
-use http::uri::Authority;
-use http::{Request, Response, Version, request};
-use hyper::body::Incoming;
+use veer_http::RequestHead;
 
 use crate::error::RequestError;
-use crate::http::fields;
-use crate::http::replay::{Replay, TryBody};
-use crate::pool::{Key, Lease, Reach, Ready};
+use crate::http::replay::Replay;
+use crate::pool::{Answer, Key, Lease, Reach, Ready, SendError};
 use crate::worker::Worker;
 
 /// Connections that may turn out to be closed before a new one is opened in any case.
@@ -20,11 +16,9 @@ const STALE_TRIES: usize = 3;
 /// A request for the application.
 pub struct Asked {
     /// The head, without `Host`.
-    pub head: request::Parts,
-    /// As the caller wrote it.
-    pub authority: Authority,
+    pub head: RequestHead,
     /// The protocol that the caller wants to change to.
-    pub upgrade: Option<HeaderValue>,
+    pub upgrade: Option<Vec<u8>>,
     /// The body.
     pub body: Replay,
     /// Whether the application speaks HTTP/2 (h2c), else HTTP/1.1.
@@ -36,11 +30,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// Why there is no answer, and whether the application may have seen the request.
-pub async fn ask(
-    worker: &Rc<Worker>,
-    app: SocketAddr,
-    asked: &Asked,
-) -> Result<(Response<Incoming>, Lease), (RequestError, bool)> {
+pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<(Answer, Lease), (RequestError, bool)> {
     let pools = &worker.inbound.app;
     let key = Key {
         cluster: worker.process.own_cluster().clone(),
@@ -65,7 +55,7 @@ pub async fn ask(
             Ready::Nothing => upstream.h2(&reach).await,
         };
         let mut lease = connected.map_err(|error| (RequestError::Connect(error.to_string()), false))?;
-        let failed = match lease.send(request_for(asked)).await {
+        let failed = match lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try()).await {
             Ok(response) => {
                 asked.body.commit();
                 return Ok((response, lease));
@@ -75,33 +65,16 @@ pub async fn ask(
         if asked.body.failed() {
             return Err((RequestError::BodyIncomplete, true));
         }
-        let harmless = failed.nothing_sent
-            || (lease.reused() && failed.error.is_incomplete_message() && asked.head.method.is_idempotent());
+        let harmless =
+            failed.nothing_sent() || (lease.reused() && failed.closed_idle() && asked.head.method().is_idempotent());
         if harmless && asked.body.can_repeat() && tries <= STALE_TRIES {
             continue;
         }
-        let text = failed.error.to_string();
-        let error =
-            if failed.error.is_parse() { RequestError::UpstreamProtocol(text) } else { RequestError::Lost(text) };
-        return Err((error, !failed.nothing_sent));
+        let text = failed.to_string();
+        let error = match failed {
+            SendError::Protocol(_) => RequestError::UpstreamProtocol(text),
+            _ => RequestError::Lost(text),
+        };
+        return Err((error, !failed.nothing_sent()));
     }
-}
-
-fn request_for(asked: &Asked) -> Request<TryBody> {
-    let mut head = asked.head.clone();
-    if asked.http2 {
-        head.version = Version::HTTP_2;
-        head.uri = fields::absolute_target(&asked.authority, &head.uri);
-    } else {
-        head.version = Version::HTTP_11;
-        head.uri = fields::origin_target(&head.uri);
-        if let Ok(host) = HeaderValue::from_str(asked.authority.as_str()) {
-            head.headers.insert(header::HOST, host);
-        }
-        if let Some(upgrade) = &asked.upgrade {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(header::UPGRADE, upgrade.clone());
-        }
-    }
-    Request::from_parts(head, asked.body.next_try())
 }

@@ -1,8 +1,11 @@
 //! The mesh port: mutual TLS, always.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use veer_core::sni::Sni;
 use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, ClientAuth, VerifiedPeer, clock};
@@ -12,6 +15,7 @@ use veer_telemetry::family::counters;
 use super::state::Caller;
 use super::{request, tcp};
 use crate::http::serve::{self, Close};
+use crate::http::watch::Watch;
 use crate::tcp::Copied;
 use crate::worker::Worker;
 
@@ -46,36 +50,34 @@ async fn connection(worker: Rc<Worker>, stream: Stream) {
         return;
     };
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let end = end_of(&worker, &peer);
-    let caller = Rc::new(Caller { peer: Some(peer), port });
+    let (until, domain) = (end_of(&worker, &peer), peer.id.trust_domain.clone());
+    let watch = worker.connections.watch(Some(until), Some(domain));
+    let connections = Rc::clone(&worker.connections);
+    let caller = Rc::new(Caller::new(Some(peer), port));
     match alpn.as_deref() {
         Some(ALPN_H2) => {
-            let drain = worker.drain.clone();
             let counting = Rc::clone(&worker);
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http2(stream, handle, end, &drain).await;
+            let end = serve::http2(stream.into(), BytesMut::new(), handle, connections, watch).await;
             counting.ended("inbound", end);
         }
         Some(ALPN_HTTP1) => {
-            let drain = worker.drain.clone();
-            let counting = Rc::clone(&worker);
-            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http1(stream, handle, end, &drain).await;
-            counting.ended("inbound", end);
+            let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+            let end = serve::http1(stream.into(), BytesMut::new(), handle, connections, watch).await;
+            worker.ended("inbound", end);
         }
-        Some(ALPN_TCP) => bytes(worker, stream, caller, end).await,
+        Some(ALPN_TCP) => bytes(worker, stream, caller, watch).await,
         _ => worker.refused("inbound", "no_protocol"),
     }
 }
 
-async fn bytes(worker: Rc<Worker>, stream: TlsStream<Stream>, caller: Rc<Caller>, end: impl Future<Output = Close>) {
+/// Bytes cannot be drained: they end when nobody may be believed any more.
+async fn bytes(worker: Rc<Worker>, stream: TlsStream<Stream>, caller: Rc<Caller>, watch: Rc<Watch>) {
+    let cut = std::future::poll_fn(|cx| {
+        watch.wait(cx);
+        if watch.closing() == Some(Close::Now) { Poll::Ready(()) } else { Poll::Pending }
+    });
     let serving = tcp::serve(&worker, Copied(stream), &caller);
-    let cut = async {
-        // Bytes cannot be drained: they end when nobody may be believed any more.
-        if end.await == Close::Gracefully {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         () = serving => {}
@@ -83,27 +85,10 @@ async fn bytes(worker: Rc<Worker>, stream: TlsStream<Stream>, caller: Rc<Caller>
     }
 }
 
-/// When a connection must end: before the first of both certificates does, or at once when the peer's trust domain is believed
-/// no more. Callers leave earlier by themselves.
-fn end_of(worker: &Rc<Worker>, peer: &VerifiedPeer) -> impl Future<Output = Close> + use<> {
-    let identity = worker.process.identity.clone();
-    let domain = peer.id.trust_domain.clone();
-    let ends = peer.not_after.min(identity.svid().not_after);
+/// When a connection is to be closed gracefully: shortly before the first of both certificates ends, not all at once.
+fn end_of(worker: &Worker, peer: &VerifiedPeer) -> Instant {
+    let ends = peer.not_after.min(worker.process.identity.svid().not_after);
     let left = ends.duration_since(clock::now()).unwrap_or_default();
     let share = 0.92 + 0.06 * worker.rng.borrow_mut().f64();
-    let deadline = tokio::time::Instant::now() + left.mul_f64(share);
-    let mut changed = identity.changed();
-    async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(deadline) => return Close::Gracefully,
-                next = changed.changed() => {
-                    if next.is_err() || !identity.trusts(&domain) {
-                        return Close::Now;
-                    }
-                }
-            }
-        }
-    }
+    Instant::now() + left.mul_f64(share)
 }

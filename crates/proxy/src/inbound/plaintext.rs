@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::BytesMut;
 use tokio::task::JoinHandle;
 use veer_core::AppProtocol;
 use veer_net::{BindOptions, Listener, Prefixed, Stream};
@@ -84,7 +85,7 @@ pub async fn listen_captured(worker: Rc<Worker>, listener: Listener) {
 }
 
 async fn connection(worker: Rc<Worker>, stream: Stream, port: u16) {
-    let caller = Rc::new(Caller { peer: None, port });
+    let caller = Rc::new(Caller::new(None, port));
     let mut stream = Prefixed::new(stream);
     let declared = worker.inbound.view().ok().and_then(|view| view.inbound.port(port).map(|port| port.protocol));
     let spoken = match declared {
@@ -94,25 +95,25 @@ async fn connection(worker: Rc<Worker>, stream: Stream, port: u16) {
             Err(_) => return,
         },
     };
-    let drain = worker.drain.clone();
-    let counting = Rc::clone(&worker);
+    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
+    // An HTTP port whose caller is slow to speak is still HTTP.
+    let waits = declared.is_some_and(AppProtocol::is_http) && stream.seen().is_empty();
     match spoken {
-        Protocol::Http1 => {
-            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
-            counting.ended("inbound", end);
-        }
         Protocol::Http2 => {
+            let (stream, read) = stream.into_parts();
+            let counting = Rc::clone(&worker);
             let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http2(stream, handle, std::future::pending(), &drain).await;
+            let end = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
             counting.ended("inbound", end);
         }
-        // An HTTP port whose caller is slow to speak is still HTTP.
-        Protocol::Opaque if declared.is_some_and(AppProtocol::is_http) && stream.seen().is_empty() => {
-            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
-            counting.ended("inbound", end);
+        Protocol::Tls | Protocol::Opaque if !(spoken == Protocol::Opaque && waits) => {
+            tcp::serve(&worker, stream, &caller).await;
         }
-        Protocol::Tls | Protocol::Opaque => tcp::serve(&worker, stream, &caller).await,
+        Protocol::Http1 | Protocol::Tls | Protocol::Opaque => {
+            let (stream, read) = stream.into_parts();
+            let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+            let end = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
+            worker.ended("inbound", end);
+        }
     }
 }

@@ -25,6 +25,8 @@ const MAX_EDGES: usize = 4096;
 pub struct Caller {
     /// As the handshake proved it; `None` for plaintext.
     pub peer: Option<VerifiedPeer>,
+    /// Its identity as the application is told.
+    pub client_id: Option<Box<str>>,
     /// Port of the workload.
     pub port: u16,
 }
@@ -50,6 +52,14 @@ pub struct InboundState {
 /// A request counts towards the workload's load until this is dropped.
 #[derive(Debug)]
 pub struct InFlight(Arc<AtomicU32>);
+
+impl Caller {
+    /// Somebody proven, or nobody in particular, at this port.
+    pub fn new(peer: Option<VerifiedPeer>, port: u16) -> Self {
+        let client_id = peer.as_ref().map(|peer| peer.id.to_string().into());
+        Self { peer, client_id, port }
+    }
+}
 
 impl InboundState {
     /// Begins with what the process knows.

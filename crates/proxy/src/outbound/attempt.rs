@@ -3,13 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
-use http::uri::Authority;
-use http::{Request, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use veer_balance::{Dial, EndpointKey, NoEndpointReason, Outcome, Pick};
 use veer_core::AppProtocol;
+use veer_http::{Name, RequestHead};
 use veer_identity::Blame;
 use veer_telemetry::Edge;
 
@@ -19,21 +16,19 @@ use crate::error::RequestError;
 use crate::exchange::{Hold, grpc_outcome};
 use crate::http::Protocol;
 use crate::http::fields::{self, VeerError};
-use crate::http::replay::{Replay, TryBody};
+use crate::http::replay::Replay;
 use crate::knowledge::Backend;
-use crate::pool::{DialError, Lease, Ready, SendError, Upstream};
+use crate::pool::{self, DialError, Lease, Ready, SendError, Upstream};
 use crate::worker::Worker;
 
 /// What stays the same over all tries of a request.
 pub struct Asked {
-    /// The head, without fields of the downstream's hop, `Host` and target's authority.
-    pub head: request::Parts,
-    /// Host and port as the caller wrote them, or as a rule rewrote them.
-    pub authority: Authority,
+    /// The head, without fields of the downstream's hop; the authority is as the caller wrote it, or as a rule rewrote it.
+    pub head: RequestHead,
     /// What the caller speaks.
     pub protocol: Protocol,
     /// The protocol it wants to change to.
-    pub upgrade: Option<HeaderValue>,
+    pub upgrade: Option<Vec<u8>>,
     /// The body.
     pub body: Replay,
     /// Port of the backend's service.
@@ -45,7 +40,7 @@ pub struct Asked {
 /// A response's head, and what its body will hold.
 pub struct Answer {
     /// As it came, without fields of the mesh's hop.
-    pub response: Response<Incoming>,
+    pub response: pool::Answer,
     /// The places that it holds.
     pub hold: Hold,
     /// When the callee's proxy made it.
@@ -72,7 +67,7 @@ pub struct Failed {
 pub async fn attempt(
     worker: &Rc<Worker>,
     backend: &Rc<Backend>,
-    asked: &Asked,
+    asked: &mut Asked,
     tries: &Tries,
 ) -> Result<Answer, Failed> {
     let begun = Instant::now();
@@ -106,9 +101,15 @@ pub async fn attempt(
         }
     };
 
-    let request = request_for(asked, &lease, &dial);
+    // The other proxy, and nobody else, hears what the caller speaks.
+    if matches!(dial, Dial::Plain { .. }) {
+        asked.head.fields.remove(Name::VeerProto);
+    } else {
+        asked.head.fields.set(Name::VeerProto, asked.protocol.as_str().as_bytes());
+    }
     let sent_at = Instant::now();
-    match within(deadline, lease.send(request)).await {
+    let sending = lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try());
+    match within(deadline, sending).await {
         Some(Ok(response)) => Ok(judge(response, pick, lease, &dial, sent_at, edge, &target.key)),
         Some(Err(error)) => {
             let (failure, outcome, error) = lost(error, &lease, asked);
@@ -173,35 +174,9 @@ fn speaks_http1(dial: &Dial<'_>, asked: &Asked) -> bool {
         }
 }
 
-/// The request in the form of the connection.
-fn request_for(asked: &Asked, lease: &Lease, dial: &Dial<'_>) -> Request<TryBody> {
-    let mut head = asked.head.clone();
-    match lease {
-        Lease::H2(_) => {
-            head.version = Version::HTTP_2;
-            head.uri = fields::absolute_target(&asked.authority, &head.uri);
-        }
-        Lease::H1(_) => {
-            head.version = Version::HTTP_11;
-            head.uri = fields::origin_target(&head.uri);
-            if let Ok(host) = HeaderValue::from_str(asked.authority.as_str()) {
-                head.headers.insert(header::HOST, host);
-            }
-            if let Some(upgrade) = &asked.upgrade {
-                head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-                head.headers.insert(header::UPGRADE, upgrade.clone());
-            }
-        }
-    }
-    if !matches!(dial, Dial::Plain { .. }) {
-        head.headers.insert(fields::VEER_PROTO, HeaderValue::from_static(asked.protocol.as_str()));
-    }
-    Request::from_parts(head, asked.body.next_try())
-}
-
 /// Takes the mesh's own fields out of the response and tells the balance what it says about the endpoint.
 fn judge(
-    mut response: Response<Incoming>,
+    mut response: pool::Answer,
     pick: Pick,
     lease: Lease,
     dial: &Dial<'_>,
@@ -213,10 +188,10 @@ fn judge(
     let latency = now - sent_at;
     let meshed = !matches!(dial, Dial::Plain { .. });
     let target = pick.target();
-    let veer_error = if meshed { VeerError::take(response.headers_mut()) } else { None };
+    let veer_error = if meshed { VeerError::take(&mut response.head.fields) } else { None };
     if meshed {
         target.cluster_health().prove(now);
-        if let Some(load) = fields::take_load(response.headers_mut()) {
+        if let Some(load) = fields::take_load(&mut response.head.fields) {
             target.report_load(load, now);
         }
     }
@@ -224,14 +199,12 @@ fn judge(
         // A refusal by policy says nothing about the endpoint's health.
         Some(error) if error.flag.blame() == veer_telemetry::Blame::Downstream => Outcome::Cancelled,
         Some(_) => Outcome::ProxyError,
-        None if response.status().is_server_error() => Outcome::AppError5xx,
-        None => grpc_outcome(response.headers()).unwrap_or(Outcome::Success),
+        None if response.head.status >= 500 => Outcome::AppError5xx,
+        None => grpc_outcome(&response.head.fields).unwrap_or(Outcome::Success),
     };
     // gRPC tells its outcome at the end.
-    let pending = (outcome == Outcome::Success
-        && fields::is_grpc(response.headers())
-        && !http_body::Body::is_end_stream(response.body()))
-    .then_some(outcome);
+    let pending = (outcome == Outcome::Success && fields::is_grpc(&response.head.fields) && !response.body.is_end())
+        .then_some(outcome);
     if pending.is_none() {
         pick.report(outcome, latency, now);
     }
@@ -244,30 +217,18 @@ fn lost(error: SendError, lease: &Lease, asked: &Asked) -> (Failure, Outcome, Re
     if asked.body.failed() {
         return (Failure::Lost, Outcome::Cancelled, RequestError::BodyIncomplete);
     }
-    let text = describe(&error.error);
-    if error.nothing_sent {
+    let text = error.to_string();
+    if error.nothing_sent() {
         // The connection was closing when the request came to it: in order, so nobody is to blame.
         return (Failure::NothingSent, Outcome::Cancelled, RequestError::Connect(text));
     }
-    if matches!(lease, Lease::H1(_)) && lease.reused() && error.error.is_incomplete_message() {
+    if matches!(lease, Lease::H1(_)) && lease.reused() && error.closed_idle() {
         return (Failure::Stale, Outcome::Cancelled, RequestError::Lost(text));
     }
-    if error.error.is_parse() {
+    if matches!(error, SendError::Protocol(_)) {
         return (Failure::Lost, Outcome::ProxyError, RequestError::UpstreamProtocol(text));
     }
     (Failure::Lost, Outcome::ConnectionLost, RequestError::Lost(text))
-}
-
-/// An error with its causes: hyper's own words are few.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
 
 impl Answer {
@@ -279,7 +240,7 @@ impl Answer {
             Some(error) if error.flag == veer_telemetry::Flag::UpstreamTimeout => Some(Failure::Timeout),
             Some(_) => Some(Failure::Lost),
             None => {
-                let status: StatusCode = self.response.status();
+                let status = self.response.head.status;
                 tries.names(status).then_some(Failure::Status(status))
             }
         }

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use http::uri::Authority;
 use veer_core::ServiceHost;
+use veer_http::RequestHead;
 
 use crate::error::RequestError;
+use crate::http::fields::split_authority;
 use crate::knowledge::{Knowledge, Missing, ServiceView};
 
 /// Port of an authority that names none.
@@ -28,10 +29,11 @@ pub struct Destination {
 pub async fn by_authority(
     knowledge: &Knowledge,
     namespace: &str,
-    authority: &Authority,
+    head: &RequestHead,
 ) -> Result<Destination, RequestError> {
-    let port = authority.port_u16().unwrap_or(HTTP_PORT);
-    let host = authority.host();
+    let authority = head.authority().unwrap_or_default();
+    let (host, port) = split_authority(authority).ok_or(RequestError::Malformed("no authority"))?;
+    let port = port.unwrap_or(HTTP_PORT);
     let service = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) => knowledge.service(&address.to_string()).await,
         Err(_) => match ServiceHost::complete(host, namespace) {

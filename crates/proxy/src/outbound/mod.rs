@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 use veer_balance::Target;
 use veer_core::AppProtocol;
@@ -106,18 +107,19 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
 }
 
 async fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
-    let drain = worker.drain.clone();
-    let counting = Rc::clone(&worker);
-    let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http1(stream, handle, std::future::pending(), &drain).await;
-    counting.ended("outbound", end);
+    let (stream, read) = stream.into_parts();
+    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
+    let handle = |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
+    let end = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
+    worker.ended("outbound", end);
 }
 
 async fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
-    let drain = worker.drain.clone();
+    let (stream, read) = stream.into_parts();
+    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
     let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http2(stream, handle, std::future::pending(), &drain).await;
+    let end = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
     counting.ended("outbound", end);
 }
 

@@ -7,11 +7,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, header, request};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use veer_core::ServiceHost;
+use veer_http::{Method, Name, RequestHead};
 use veer_route::{Direct, NormalPath, Origin, RequestView, Rule};
 use veer_telemetry::{Direction, Flag, RetryReason};
 
@@ -24,14 +22,15 @@ use crate::error::RequestError;
 use crate::exchange::Exchange;
 use crate::http::body::ResponseBody;
 use crate::http::replay::Replay;
+use crate::http::serve::{Request, Response};
 use crate::http::{Protocol, fields, reply, upgrade};
 use crate::knowledge::{Backend, Missing, PortView};
 use crate::worker::Worker;
 
 /// Answers a request of the application: with an endpoint's answer, or with one of the proxy's own. Counted and logged once.
-pub async fn handle(worker: Rc<Worker>, from: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
-    let mut exchange = Exchange::begin(&worker, Direction::Outbound, Protocol::of(&request), &request);
-    let response = match forward(&worker, &from, request, &mut exchange).await {
+pub async fn handle(worker: Rc<Worker>, from: Rc<Downstream>, request: Request) -> Response {
+    let mut exchange = Exchange::begin(&worker, Direction::Outbound, Protocol::of(&request.head), &request.head);
+    let mut response = match forward(&worker, &from, request, &mut exchange).await {
         Ok(response) => response,
         Err(error) => {
             exchange.failed(&error);
@@ -41,34 +40,35 @@ pub async fn handle(worker: Rc<Worker>, from: Rc<Downstream>, request: Request<I
             reply::error(exchange.protocol(), &error, &error.verdict())
         }
     };
-    exchange.status(response.status());
-    response.map(|body| body.of_exchange(exchange))
+    exchange.status(response.head.status);
+    response.body = response.body.of_exchange(exchange);
+    response
 }
 
 async fn forward(
     worker: &Rc<Worker>,
     from: &Downstream,
-    request: Request<Incoming>,
+    request: Request,
     exchange: &mut Exchange,
-) -> Result<Response<ResponseBody>, RequestError> {
-    let (mut head, body) = request.into_parts();
-    exchange.traced(fields::trace(&mut head.headers, &mut worker.rng.borrow_mut()));
+) -> Result<Response, RequestError> {
+    let Request { mut head, body } = request;
+    exchange.traced(fields::trace(&mut head.fields, &mut worker.rng.borrow_mut()));
 
     // Who is asked? The address that the connection was going to, else the authority that the request names.
-    let authority = fields::authority(&head)?;
-    exchange.host(authority.as_str());
+    fields::settle_authority(&mut head)?;
+    exchange.host(&head);
     let Destination { service, port } = match &from.destination {
         Some(destination) => destination.clone(),
-        None => destination::by_authority(&worker.knowledge, &worker.process.namespace, &authority).await?,
+        None => destination::by_authority(&worker.knowledge, &worker.process.namespace, &head).await?,
     };
     exchange.edge(worker.service_edge(Some(&service.host)));
     let port = service.port(port).ok_or_else(|| RequestError::NoPort(service.host.to_string(), port))?;
-    if head.method == Method::CONNECT {
-        return tunnel::connect(worker, &service, port, head, exchange).await;
+    if head.method() == Method::Connect {
+        return tunnel::connect(worker, &service, port, exchange).await;
     }
 
     // Which rule acts? It may answer by itself.
-    let rule = match choose(port, &mut head, &authority)? {
+    let rule = match choose(port, &mut head)? {
         Chosen::Rule(rule) => rule,
         Chosen::Answer(direct) => return direct_answer(direct, exchange),
     };
@@ -84,21 +84,21 @@ async fn forward(
     })?;
 
     // What goes on: without the fields that belong to the caller's hop, with a body that may be sent again.
-    let on_upgrade = head.extensions.remove::<OnUpgrade>();
+    let upgrade = fields::upgrade(&head);
+    fields::strip_hop_by_hop(&mut head.fields);
+    fields::strip_mesh(&mut head.fields);
     let mut asked = Asked {
-        authority: if rule.is_some() { fields::authority(&head)? } else { authority },
         protocol: exchange.protocol(),
-        upgrade: fields::upgrade(&head),
+        upgrade,
         body: Replay::new(body),
         port: service_port,
         app: port.protocol,
         head,
     };
     exchange.request_body(asked.body.clone());
-    strip(&mut asked.head);
 
     // Tries, until there is an answer to give.
-    let answer = tries(worker, &backend, rule.as_deref(), &asked, exchange).await?;
+    let answer = tries(worker, &backend, rule.as_deref(), &mut asked, exchange).await?;
 
     // The answer goes back; what it holds is held to its last byte.
     let deadline = answer.deadline;
@@ -108,15 +108,15 @@ async fn forward(
     if let Some(error) = veer_error {
         exchange.flagged(error.flag);
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::switch(response, on_upgrade, exchange);
+    if response.head.status == 101 {
+        return upgrade::switch(response.head, response.upgraded, asked.upgrade.is_some(), exchange);
     }
-    fields::strip_hop_by_hop(response.headers_mut());
+    fields::strip_hop_by_hop(&mut response.head.fields);
     if let Some(rule) = &rule {
-        rule.apply_response(response.headers_mut());
+        rule.apply_response(&mut response.head.fields);
     }
-    let grpc = fields::is_grpc(response.headers());
-    Ok(response.map(|body| ResponseBody::upstream(body, deadline, grpc)))
+    let grpc = fields::is_grpc(&response.head.fields);
+    Ok(Response::new(response.head, ResponseBody::upstream(response.body, deadline, grpc)))
 }
 
 enum Chosen {
@@ -125,43 +125,45 @@ enum Chosen {
 }
 
 /// Finds the rule and lets its filters act on the head. The path goes on in the one form that was decided on.
-fn choose(
-    port: &PortView,
-    head: &mut request::Parts,
-    authority: &http::uri::Authority,
-) -> Result<Chosen, RequestError> {
-    let target = head.uri.clone();
-    let path =
-        NormalPath::parse(target.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
-    fields::set_path(head, &path);
+fn choose(port: &PortView, head: &mut RequestHead) -> Result<Chosen, RequestError> {
+    let path = NormalPath::parse(head.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
     if port.matcher.is_empty() {
+        let changed = path.changed().then(|| path.forward().to_string());
+        changed.iter().for_each(|path| head.set_path(path));
         return Ok(Chosen::Rule(None));
     }
+    let authority = head.authority().unwrap_or_default();
     let view = RequestView {
-        method: head.method.as_str(),
+        method: head.method_str(),
         path: &path,
-        query: target.query(),
-        authority: Some(authority.as_str()),
-        headers: &head.headers,
+        query: head.query(),
+        authority: std::str::from_utf8(authority).ok(),
+        headers: &head.fields,
     };
     let matched = port.matcher.find(&view).ok_or(RequestError::NoRoute)?;
-    let origin = Origin { scheme: "http", host: authority.host(), port: port.port };
-    if let Some(direct) = matched.rule.direct(&origin, path.as_str(), target.query(), matched.prefix) {
+    let host = fields::split_authority(authority).map_or("", |(host, _)| host);
+    let origin = Origin { scheme: "http", host, port: port.port };
+    if let Some(direct) = matched.rule.direct(&origin, path.as_str(), head.query(), matched.prefix) {
         return Ok(Chosen::Answer(direct));
     }
-    matched.rule.apply_request(head, path.as_str(), matched.prefix);
-    Ok(Chosen::Rule(Some(Arc::clone(matched.rule))))
+    let (rule, prefix) = (Arc::clone(matched.rule), matched.prefix);
+    let path = path.into_owned();
+    fields::set_path(head, &path);
+    rule.apply_request(head, path.as_str(), prefix);
+    // A rule may have named another authority.
+    fields::settle_authority(head)?;
+    Ok(Chosen::Rule(Some(rule)))
 }
 
-fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response<ResponseBody>, RequestError> {
+fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response, RequestError> {
     match direct {
         Direct::Redirect { status, location } => {
             exchange.flagged(Flag::Direct);
-            let mut response = reply::empty(status);
-            response.headers_mut().insert(header::LOCATION, location);
+            let mut response = reply::empty(status.as_u16());
+            response.head.fields.push(Name::Location, location.as_bytes());
             Ok(response)
         }
-        Direct::Fail { status, reason } => Err(RequestError::RouteFails(status, reason.to_string())),
+        Direct::Fail { status, reason } => Err(RequestError::RouteFails(status.as_u16(), reason.to_string())),
     }
 }
 
@@ -176,14 +178,6 @@ fn choose_backend(rule: Option<&Rule>, service: &ServiceHost, port: u16) -> Resu
     }
 }
 
-fn strip(head: &mut request::Parts) {
-    fields::strip_hop_by_hop(&mut head.headers);
-    fields::strip_mesh(&mut head.headers);
-    // The authority travels in the target, or is written again where the hop is HTTP/1.1.
-    head.headers.remove(header::HOST);
-    head.extensions.clear();
-}
-
 /// An answer, and when its body must have ended.
 struct Final {
     answer: Answer,
@@ -194,13 +188,13 @@ async fn tries(
     worker: &Rc<Worker>,
     backend: &Rc<Backend>,
     rule: Option<&Rule>,
-    asked: &Asked,
+    asked: &mut Asked,
     exchange: &mut Exchange,
 ) -> Result<Final, RequestError> {
     let policy = backend.balance.policy();
-    let caller = if asked.protocol == Protocol::Grpc { fields::grpc_timeout(&asked.head.headers) } else { None };
+    let caller = if asked.protocol == Protocol::Grpc { fields::grpc_timeout(&asked.head.fields) } else { None };
     let mut tries =
-        Tries::new(rule.map(|rule| &rule.spec), policy.try_timeout, &asked.head.method, caller, exchange.begun());
+        Tries::new(rule.map(|rule| &rule.spec), policy.try_timeout, asked.head.method(), caller, exchange.begun());
     let budget = backend.balance.retry_budget();
     budget.request(exchange.begun());
     for number in 1.. {

@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Response, StatusCode, request};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use veer_balance::{Dial, NoEndpointReason, Outcome, Pick};
@@ -21,8 +18,8 @@ use super::destination::Destination;
 use super::reach;
 use crate::error::RequestError;
 use crate::exchange::Exchange;
-use crate::http::body::ResponseBody;
 use crate::http::reply;
+use crate::http::serve::Response;
 use crate::knowledge::{Missing, PortView, ServiceView};
 use crate::pool::{DialError, Hop, Reach};
 use crate::tcp::{Copied, End, RelayOptions, Relayed, Side, relay};
@@ -78,20 +75,16 @@ pub async fn connect(
     worker: &Rc<Worker>,
     service: &Rc<ServiceView>,
     port: &PortView,
-    mut head: request::Parts,
     exchange: &mut Exchange,
-) -> Result<Response<ResponseBody>, RequestError> {
-    let Some(upgrade) = head.extensions.remove::<OnUpgrade>() else {
-        return Err(RequestError::Malformed("this connection cannot become a tunnel"));
-    };
+) -> Result<Response, RequestError> {
     let opened = open(worker, service, port).await?;
     exchange.edge(opened.edge.clone());
     let (worker, log) = (Rc::clone(worker), TcpLog::begin(&service.host));
-    tokio::task::spawn_local(async move {
-        let Ok(downstream) = upgrade.await else { return };
-        carry(&worker, &mut Copied(TokioIo::new(downstream)), opened, log).await;
-    });
-    Ok(reply::empty(StatusCode::OK))
+    let mut response = reply::empty(200);
+    response.tunnel = Some(Box::new(move |downstream| {
+        Box::pin(async move { carry(&worker, &mut Copied(downstream), opened, log).await })
+    }));
+    Ok(response)
 }
 
 /// A connection to an endpoint of the service; several are tried, for nothing is sent before it stands.

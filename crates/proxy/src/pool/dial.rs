@@ -123,14 +123,6 @@ pub enum DialError {
         /// Why.
         error: Arc<HandshakeError>,
     },
-    /// HTTP's own beginning failed.
-    #[error("{address}: {error}")]
-    Http {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        error: Arc<hyper::Error>,
-    },
     /// No replica of the gateways in between can be used.
     #[error("no usable gateway of cluster {0}")]
     NoGateway(String),
@@ -152,7 +144,6 @@ impl DialError {
                 Blame::Path if !through => Blame::Endpoint,
                 blame => blame,
             },
-            DialError::Http { .. } => Blame::Endpoint,
             DialError::NoGateway(_) => Blame::Path,
             DialError::Abandoned => Blame::Local,
         }
@@ -172,7 +163,6 @@ impl DialError {
             DialError::Connect { .. } => "connect",
             DialError::ConnectTimeout(_) | DialError::HandshakeTimeout(_) => "timeout",
             DialError::Handshake { error, .. } => error.outcome(),
-            DialError::Http { .. } => "protocol",
             DialError::NoGateway(_) => "no_gateway",
             DialError::Abandoned => "abandoned",
         }

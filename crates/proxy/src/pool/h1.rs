@@ -1,94 +1,90 @@
 //! HTTP/1.1 connections: one request at a time.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
-use veer_net::Io;
+use veer_http::{Method, Name, RequestHead, ResponseHead, h1};
 
-use super::{DialError, Event, Hop, Reach, SendError, Upstream};
+use super::{Answer, DialError, Event, Hop, Reach, SendError, Upstream};
+use crate::http::body::{BodyError, Http1Answer, Incoming, Outgoing};
 use crate::http::replay::TryBody;
+use crate::http::send::{Pump, SendFault, Sending};
+use crate::http::serve::Upgraded;
+use crate::http::transport::Transport;
+use crate::http::wire::{Reading, SharedWire, Wire};
 
-/// Connections that wait for the next request, per worker and endpoint.
+/// Idle connections kept per endpoint.
 const MAX_IDLE: usize = 64;
-/// How long they wait: less than the keep-alive of common servers (nginx 75 s, Go none, Node 5 s, Python none), as far as one
-/// number can be; a request that meets a connection closed meanwhile is sent again, since nothing of it was taken up.
+/// An idle connection is not used after this: most servers close them after a minute, some after five seconds of their own.
 const IDLE_TIME: Duration = Duration::from_secs(30);
+/// A server may answer with more fields than a client may send.
+const LIMITS: h1::Limits = h1::Limits { head: 64 * 1024, fields: 256 };
 
-/// A connection that waits.
+/// A connection that waits for a request.
 pub(super) struct Idle {
     connection: Connection,
     since: Instant,
 }
 
 struct Connection {
-    sender: http1::SendRequest<TryBody>,
+    wire: SharedWire,
     gateway: Option<Arc<str>>,
     mesh: bool,
     rtt: Duration,
+    /// Whether the answer said that the connection goes on.
+    keeps: bool,
 }
 
-/// A connection in use.
+/// The use of a connection for one exchange. Given back by [`super::Lease::done`]; dropped otherwise, which closes the
+/// connection.
 pub struct H1Lease {
-    connection: Option<Connection>,
+    connection: Connection,
     home: Weak<Upstream>,
     reused: bool,
 }
 
-/// A connection that waits, the latest first, unless `fresh`; else a new one.
 pub(super) async fn lease(upstream: &Rc<Upstream>, reach: &Reach, fresh: bool) -> Result<H1Lease, DialError> {
-    while let Some(idle) = (!fresh).then(|| upstream.idle.borrow_mut().pop()).flatten() {
-        let mut connection = idle.connection;
-        // At once when it waits for a request; an error when it was closed meanwhile.
-        if idle.since.elapsed() < IDLE_TIME && connection.sender.ready().await.is_ok() {
-            return Ok(H1Lease { connection: Some(connection), home: Rc::downgrade(upstream), reused: true });
-        }
+    if !fresh && let Some(lease) = idle(upstream) {
+        return Ok(lease);
     }
     let connection = match reach {
         Reach::Plain(address) => {
             let begun = Instant::now();
             let stream = upstream.dialer.tcp(*address).await?;
-            start(stream, *address, None, false, begun.elapsed()).await?
+            Connection::new(stream.into(), None, false, begun.elapsed())
         }
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::Http1).await?;
             upstream.event(Event::Proven(dialed.rtt));
-            start(dialed.stream, recipe.address, recipe.gateway(), true, dialed.rtt).await?
+            Connection::new(dialed.stream.into(), recipe.gateway(), true, dialed.rtt)
         }
     };
-    Ok(H1Lease { connection: Some(connection), home: Rc::downgrade(upstream), reused: false })
+    Ok(H1Lease { connection, home: Rc::downgrade(upstream), reused: false })
 }
 
-async fn start(
-    io: impl Io,
-    address: std::net::SocketAddr,
-    gateway: Option<Arc<str>>,
-    mesh: bool,
-    rtt: Duration,
-) -> Result<Connection, DialError> {
-    let (sender, driver) = http1::Builder::new()
-        .max_headers(256)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| DialError::Http { address, error: Arc::new(error) })?;
-    tokio::task::spawn_local(async move {
-        // Failures show at the request that was under way; between requests they are the ordinary end of a keep-alive.
-        let _ = driver.with_upgrades().await;
-    });
-    Ok(Connection { sender, gateway, mesh, rtt })
+/// A connection that waits, if there is one that was not closed meanwhile.
+pub(super) fn idle(upstream: &Rc<Upstream>) -> Option<H1Lease> {
+    loop {
+        let Idle { connection, since } = upstream.idle.borrow_mut().pop()?;
+        // The newest comes first: when it is too old, all are.
+        if since.elapsed() < IDLE_TIME && connection.is_quiet() {
+            return Some(H1Lease { connection, home: Rc::downgrade(upstream), reused: true });
+        }
+    }
 }
 
-/// Closes what has waited too long.
+/// Closes connections that have waited for too long.
 pub(super) fn sweep(upstream: &Upstream, now: Instant) {
     upstream
         .idle
         .borrow_mut()
-        .retain(|idle| now.saturating_duration_since(idle.since) < IDLE_TIME && !idle.connection.sender.is_closed());
+        .retain(|idle| now.saturating_duration_since(idle.since) < IDLE_TIME && idle.connection.is_quiet());
 }
 
 impl Idle {
@@ -101,29 +97,66 @@ impl Idle {
     }
 }
 
-impl H1Lease {
-    pub(super) async fn send(&mut self, request: Request<TryBody>) -> Result<Response<Incoming>, SendError> {
-        let Some(connection) = &mut self.connection else {
-            unreachable!("a lease holds its connection until it is given back")
-        };
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(mut failed) => {
-                let request = failed.take_message();
-                let nothing_sent = request.is_some();
-                Err(SendError { request, nothing_sent, error: failed.into_error() })
-            }
-        }
+impl Connection {
+    fn new(io: Transport, gateway: Option<Arc<str>>, mesh: bool, rtt: Duration) -> Self {
+        let wire = Rc::new(RefCell::new(Wire::new(io, BytesMut::new())));
+        Self { wire, gateway, mesh, rtt, keeps: false }
     }
 
-    pub(super) fn put_back(mut self) {
-        let (Some(connection), Some(home)) = (self.connection.take(), self.home.upgrade()) else { return };
-        if connection.sender.is_closed() || home.retired.get() {
+    /// Whether neither an end nor stray bytes have come. Costs no system call while the reactor has seen nothing.
+    fn is_quiet(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.wire.borrow_mut().poll_is_quiet(&mut cx)
+    }
+}
+
+impl H1Lease {
+    pub(super) async fn send(
+        &mut self,
+        head: &RequestHead,
+        upgrade: Option<&[u8]>,
+        body: TryBody,
+    ) -> Result<Answer, SendError> {
+        let wire = &self.connection.wire;
+        let framing = framing(head, &body);
+        {
+            let mut wire = wire.borrow_mut();
+            wire.open_message = true;
+            h1::write_request(head, framing, upgrade, wire.output());
+        }
+        let mut sending = Sending::new(Pump::new(framing), body);
+        let method = head.method();
+        let (answer, parsed) = poll_fn(|cx| poll_answer(cx, wire, &mut sending, method)).await?;
+        self.connection.keeps = parsed.keep_alive;
+        if answer.status == 101 {
+            let (io, input) = wire.borrow_mut().take();
+            return Ok(Answer { head: answer, body: Incoming::Empty, upgraded: Some(Upgraded::Connection(io, input)) });
+        }
+        wire.borrow_mut().reading = Reading::of(parsed.body);
+        let body = if matches!(wire.borrow().reading, Reading::Head) && sending.is_done() {
+            Incoming::Empty
+        } else {
+            Incoming::Http1Answer(Box::new(Http1Answer { wire: Rc::clone(wire), sending }))
+        };
+        Ok(Answer { head: answer, body, upgraded: None })
+    }
+
+    pub(super) fn put_back(self) {
+        let Some(home) = self.home.upgrade() else { return };
+        if !self.connection.keeps || home.retired.get() {
             return;
+        }
+        {
+            let wire = self.connection.wire.borrow();
+            let read = matches!(wire.reading, Reading::Head) && wire.input.is_empty();
+            let clean = read && !wire.open_message && !wire.has_output();
+            if !clean {
+                return;
+            }
         }
         let mut idle = home.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection: self.connection, since: Instant::now() });
         }
     }
 
@@ -132,10 +165,63 @@ impl H1Lease {
     }
 
     pub(super) fn gateway(&self) -> Option<&Arc<str>> {
-        self.connection.as_ref().and_then(|c| c.gateway.as_ref())
+        self.connection.gateway.as_ref()
     }
 
     pub(super) fn rtt(&self) -> Duration {
-        self.connection.as_ref().map_or(Duration::ZERO, |c| c.rtt)
+        self.connection.rtt
+    }
+}
+
+fn framing(head: &RequestHead, body: &TryBody) -> h1::Body {
+    // Over HTTP/2 the length is told by the field alone, and held by the connection.
+    let told = || head.fields.get_str(Name::ContentLength)?.parse().ok();
+    match body.length().or_else(told) {
+        Some(0) if body.is_end() => h1::Body::None,
+        Some(length) => h1::Body::Length(length),
+        None => h1::Body::Chunked,
+    }
+}
+
+/// Sends the request and reads the answer's head, whichever can go on.
+fn poll_answer(
+    cx: &mut Context<'_>,
+    wire: &SharedWire,
+    sending: &mut Sending,
+    method: Method,
+) -> Poll<Result<(ResponseHead, h1::Parsed), SendError>> {
+    let unsent = match sending.poll(cx, wire) {
+        Poll::Ready(Err(SendFault::Body(error))) => return Poll::Ready(Err(SendError::Request(error))),
+        // The server may have answered before it closed.
+        Poll::Ready(Err(SendFault::Io(error))) => Some(error),
+        Poll::Ready(Ok(())) | Poll::Pending => None,
+    };
+    let mut wire = wire.borrow_mut();
+    loop {
+        if !wire.input.is_empty() {
+            let mut head = ResponseHead::default();
+            match h1::response(&wire.input, method, &LIMITS, &mut head) {
+                Ok(Some(parsed)) => {
+                    wire.input.advance(parsed.consumed);
+                    if !head.is_informational() {
+                        return Poll::Ready(Ok((head, parsed)));
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(SendError::Protocol(fault.to_string()))),
+            }
+        }
+        let closed_early = wire.input.is_empty();
+        match ready!(wire.poll_fill(cx)) {
+            Ok(0) => {
+                let error = unsent.map_or(BodyError::Incomplete, BodyError::Io);
+                return Poll::Ready(Err(SendError::Lost { silent: closed_early, error }));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return Poll::Ready(Err(SendError::Lost { silent: closed_early, error: BodyError::Io(error) }));
+            }
+        }
     }
 }

@@ -1,23 +1,24 @@
 //! HTTP/2 connections that requests share.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use veer_http::{RequestHead, h2};
 use veer_identity::clock;
-use veer_net::Io;
 
-use super::{DialError, Event, Hop, Reach, SendError, Upstream, Via, refused_untouched};
-use crate::exec::LocalExec;
+use super::{Answer, DialError, Event, Hop, Reach, SendError, Upstream, Via};
+use crate::http::body::{Http2Answer, Incoming, Outgoing};
+use crate::http::h2::{Link, LinkEnd, Ping, StreamPump, StreamSending, drive};
 use crate::http::replay::TryBody;
+use crate::http::send::SendFault;
+use crate::http::transport::Transport;
 
 /// A connection with so many streams open is busy: another is opened beside it, while there are fewer than [`MAX_PER_UPSTREAM`].
 const BUSY: u32 = 100;
@@ -26,11 +27,7 @@ const MAX_PER_UPSTREAM: usize = 4;
 /// A connection without streams is closed after this.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(90);
 /// Silence while streams are open, after which the peer is asked whether it lives, and its time to answer.
-const PING_AFTER: Duration = Duration::from_millis(500);
-const PING_TIME: Duration = Duration::from_millis(500);
-/// Windows: the connection's must never be what limits a stream.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const PING: Ping = Ping { after: Duration::from_millis(500), time: Duration::from_millis(500) };
 /// After a rotation, connections made with the former certificate are replaced within this time.
 const RENEW_WITHIN: Duration = Duration::from_secs(5);
 
@@ -65,14 +62,13 @@ impl Drop for Settle {
 
 /// One connection.
 pub struct Connection {
-    sender: RefCell<http2::SendRequest<TryBody>>,
+    link: Rc<Link>,
     streams: Cell<u32>,
     served: Cell<bool>,
     closed: Cell<bool>,
     quiet_since: Cell<Instant>,
     /// When it gets no more requests.
     until: Cell<Instant>,
-    cut: Rc<Notify>,
     gateway: Option<Arc<str>>,
     rtt: Duration,
     jitter: f64,
@@ -152,7 +148,8 @@ async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError
         Reach::Plain(address) => {
             let begun = Instant::now();
             let stream = upstream.dialer.tcp(*address).await?;
-            start(upstream, stream, *address, None, begun.elapsed(), None).await
+            start(upstream, stream.into(), None, begun.elapsed(), None);
+            Ok(())
         }
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::H2).await?;
@@ -162,29 +159,14 @@ async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError
                 // Too late to be among those that were told to leave: it serves who waits for it, and no more.
                 left = left.min(Duration::from_secs(1));
             }
-            start(upstream, dialed.stream, recipe.address, recipe.gateway(), dialed.rtt, Some(left)).await
+            start(upstream, dialed.stream.into(), recipe.gateway(), dialed.rtt, Some(left));
+            Ok(())
         }
     }
 }
 
-async fn start(
-    upstream: &Rc<Upstream>,
-    io: impl Io,
-    address: std::net::SocketAddr,
-    gateway: Option<Arc<str>>,
-    rtt: Duration,
-    lifetime: Option<Duration>,
-) -> Result<(), DialError> {
-    let (sender, driver) = http2::Builder::new(LocalExec)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_TIME)
-        .max_header_list_size(64 * 1024)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| DialError::Http { address, error: Arc::new(error) })?;
+fn start(upstream: &Rc<Upstream>, io: Transport, gateway: Option<Arc<str>>, rtt: Duration, lifetime: Option<Duration>) {
+    let link = Link::new(h2::Connection::client(h2::Config::default()));
     let now = Instant::now();
     let jitter = upstream.jitter.get();
     upstream.jitter.set((jitter + 0.618_034).fract());
@@ -192,44 +174,33 @@ async fn start(
     let until =
         lifetime.map_or(now + Duration::from_secs(30 * 24 * 3600), |left| now + left.mul_f64(0.7 + 0.2 * jitter));
     let connection = Rc::new(Connection {
-        sender: RefCell::new(sender),
+        link: Rc::clone(&link),
         streams: Cell::new(0),
         served: Cell::new(false),
         closed: Cell::new(false),
         quiet_since: Cell::new(now),
         until: Cell::new(until),
-        cut: Rc::new(Notify::new()),
         gateway,
         rtt,
         jitter,
     });
-    let cut = Rc::clone(&connection.cut);
-    tokio::task::spawn_local(drive(driver, cut, Rc::downgrade(&connection), Rc::downgrade(upstream)));
+    tokio::task::spawn_local(run(link, io, Rc::downgrade(&connection), Rc::downgrade(upstream)));
     if !upstream.retired.get() {
         upstream.h2.borrow_mut().push(connection);
     }
-    Ok(())
 }
 
-/// Polls the connection to its end. Holds no part of it: without list and leases hyper ends it by itself.
-async fn drive(
-    driver: impl Future<Output = hyper::Result<()>>,
-    cut: Rc<Notify>,
-    connection: Weak<Connection>,
-    upstream: Weak<Upstream>,
-) {
-    let ended = tokio::select! {
-        biased;
-        ended = driver => ended,
-        () = cut.notified() => Ok(()),
-    };
+/// Moves the connection's bytes until it ends.
+async fn run(link: Rc<Link>, io: Transport, connection: Weak<Connection>, upstream: Weak<Upstream>) {
+    // Servers open no streams to a client; push is refused.
+    let ended = drive(link, io, BytesMut::new(), PING, |_, _| None, |_, _, _| {}).await;
     if let Some(connection) = connection.upgrade() {
         connection.closed.set(true);
     }
     let Some(upstream) = upstream.upgrade() else { return };
     upstream.h2.borrow_mut().retain(|c| !c.closed.get());
     // GOAWAY ends in order. Anything else (reset, end of stream without farewell, no answer to PING) is a loss.
-    if ended.is_err() {
+    if !matches!(ended, LinkEnd::InOrder) {
         upstream.event(Event::Lost);
     }
 }
@@ -244,7 +215,7 @@ pub(super) fn sweep(upstream: &Upstream, now: Instant) {
 
 impl Connection {
     fn usable(&self, now: Instant) -> bool {
-        !self.closed.get() && now < self.until.get() && !self.sender.borrow().is_closed()
+        !self.closed.get() && now < self.until.get() && !self.link.is_closed()
     }
 
     pub(super) fn gateway(&self) -> Option<&str> {
@@ -257,7 +228,7 @@ impl Connection {
 
     pub(super) fn cut(&self) {
         self.closed.set(true);
-        self.cut.notify_one();
+        self.link.cut();
     }
 
     pub(super) fn renew(&self) {
@@ -272,20 +243,26 @@ impl H2Lease {
         Self(connection)
     }
 
-    pub(super) async fn send(&mut self, request: Request<TryBody>) -> Result<Response<Incoming>, SendError> {
-        let sending = self.0.sender.borrow_mut().try_send_request(request);
-        match sending.await {
-            Ok(response) => {
-                self.0.served.set(true);
-                Ok(response)
+    pub(super) async fn send(&mut self, head: &RequestHead, body: TryBody) -> Result<Answer, SendError> {
+        let end = body.is_end();
+        let half = self.0.link.open(head, end).map_err(|_| SendError::Unsent)?;
+        let pump = if end { StreamPump::done() } else { StreamPump::default() };
+        let mut sending = StreamSending::new(pump, body);
+        let head = poll_fn(|cx| {
+            let sent = sending.poll(cx, &half);
+            if let Poll::Ready(Err(SendFault::Body(error))) = sent {
+                return Poll::Ready(Err(SendError::Request(error)));
             }
-            Err(mut failed) => {
-                let request = failed.take_message();
-                let error = failed.into_error();
-                let nothing_sent = request.is_some() || refused_untouched(&error);
-                Err(SendError { request, nothing_sent, error })
-            }
-        }
+            half.poll_head(cx).map_err(SendError::Reset)
+        })
+        .await?;
+        self.0.served.set(true);
+        let body = if half.is_end() {
+            Incoming::Empty
+        } else {
+            Incoming::Http2Answer(Box::new(Http2Answer { half, sending }))
+        };
+        Ok(Answer { head, body, upgraded: None })
     }
 
     pub(super) fn reused(&self) -> bool {
@@ -298,6 +275,13 @@ impl H2Lease {
 
     pub(super) fn rtt(&self) -> Duration {
         self.0.rtt
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Neither the pool nor a request holds it: streams that are left, end as they will.
+        self.link.close();
     }
 }
 

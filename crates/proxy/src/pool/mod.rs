@@ -14,16 +14,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use veer_balance::{Dial, Target};
 use veer_core::{ClusterName, SpiffeId, TrustDomain};
+use veer_http::{RequestHead, ResponseHead};
 
 pub use self::dial::{DialError, Dialed, Dialer, Hop, Recipe, Via};
 pub use self::h1::H1Lease;
 pub use self::h2::{H2Lease, Ready};
+use crate::http::body::{BodyError, Incoming};
+use crate::http::h2::Reset;
 use crate::http::replay::TryBody;
+use crate::http::serve::Upgraded;
 
 /// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
 /// connections made with an older one stay good.
@@ -110,15 +112,55 @@ pub enum Lease {
     H1(H1Lease),
 }
 
-/// A request that was not answered.
-#[derive(Debug)]
-pub struct SendError {
-    /// The request, untouched, when nothing of it was sent.
-    pub request: Option<Request<TryBody>>,
-    /// Whether the upstream certainly did nothing with it.
-    pub nothing_sent: bool,
-    /// Why.
-    pub error: hyper::Error,
+/// An upstream's answer: its head, and what follows.
+pub struct Answer {
+    /// Status and fields, as they came.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: Incoming,
+    /// The connection, when it changed its protocol (101).
+    pub upgraded: Option<Upgraded>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The connection was closing when the request came to it.
+    #[error("the connection is closing")]
+    Unsent,
+    /// The connection was lost.
+    #[error("{error}")]
+    Lost {
+        /// Not a byte of an answer had come.
+        silent: bool,
+        /// How.
+        error: BodyError,
+    },
+    /// The stream was ended.
+    #[error("the stream was reset ({:?})", .0.code)]
+    Reset(Reset),
+    /// What came is no HTTP.
+    #[error("{0}")]
+    Protocol(String),
+    /// The request's own body broke off.
+    #[error("the request's body broke off: {0}")]
+    Request(BodyError),
+}
+
+impl SendError {
+    /// Whether nothing of the request was acted upon.
+    pub fn nothing_sent(&self) -> bool {
+        match self {
+            SendError::Unsent => true,
+            SendError::Reset(reset) => reset.untouched,
+            SendError::Lost { .. } | SendError::Protocol(_) | SendError::Request(_) => false,
+        }
+    }
+
+    /// Whether a connection that was used before was simply closed, as servers do with idle ones.
+    pub fn closed_idle(&self) -> bool {
+        matches!(self, SendError::Lost { silent: true, .. })
+    }
 }
 
 impl Pools {
@@ -223,7 +265,13 @@ impl Upstream {
         h2::lease(self, reach).await.map(Lease::H2)
     }
 
-    /// An HTTP/1.1 connection of its own: one that waited, or a new one.
+    /// An HTTP/1.1 connection that waited, if there is one.
+    pub fn h1_idle(self: &Rc<Self>) -> Option<Lease> {
+        self.used.set(Instant::now());
+        h1::idle(self).map(Lease::H1)
+    }
+
+    /// An HTTP/1.1 connection of its own: one that waited, unless it is to be `fresh`, or a new one.
     ///
     /// # Errors
     /// When no connection is there and none can be made. Nothing was sent.
@@ -294,14 +342,20 @@ impl Upstream {
 }
 
 impl Lease {
-    /// Sends the request and waits for the response's head.
+    /// Sends a request and waits for the answer's head. `upgrade` names the protocol that an HTTP/1.1 request wants to change to.
     ///
     /// # Errors
-    /// [`SendError`] says whether it may be sent again.
-    pub async fn send(&mut self, request: Request<TryBody>) -> Result<Response<Incoming>, SendError> {
+    /// [`SendError`], which says whether the request may have been acted upon. Dropping the future ends the exchange, and with it
+    /// the stream or the HTTP/1.1 connection.
+    pub async fn send(
+        &mut self,
+        head: &RequestHead,
+        upgrade: Option<&[u8]>,
+        body: TryBody,
+    ) -> Result<Answer, SendError> {
         match self {
-            Lease::H2(lease) => lease.send(request).await,
-            Lease::H1(lease) => lease.send(request).await,
+            Lease::H2(lease) => lease.send(head, body).await,
+            Lease::H1(lease) => lease.send(head, upgrade, body).await,
         }
     }
 
@@ -336,17 +390,4 @@ impl Lease {
             Lease::H1(lease) => lease.rtt(),
         }
     }
-}
-
-/// From a hyper error: whether the peer said that it did nothing with the request (RFC 9113 §8.7).
-fn refused_untouched(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<::h2::Error>() {
-            // A stream that GOAWAY ends is above the last one that the peer took up.
-            return error.is_remote() && (error.is_go_away() || error.reason() == Some(::h2::Reason::REFUSED_STREAM));
-        }
-        source = inner.source();
-    }
-    false
 }

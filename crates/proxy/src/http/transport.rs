@@ -1,0 +1,94 @@
+//! What bytes of HTTP travel over: a socket, or TLS over one.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{client, server};
+use veer_net::Stream;
+
+/// One type for all, so that the engine is compiled once.
+pub enum Transport {
+    /// As it is.
+    Plain(Stream),
+    /// TLS that this side began.
+    Dialled(Box<client::TlsStream<Stream>>),
+    /// TLS that the other side began.
+    Accepted(Box<server::TlsStream<Stream>>),
+    /// It was taken away: an upgraded connection belongs to somebody else.
+    Gone,
+}
+
+impl Transport {
+    /// Whether what was written may still wait in a buffer of its own.
+    pub fn is_buffered(&self) -> bool {
+        matches!(self, Transport::Dialled(_) | Transport::Accepted(_))
+    }
+}
+
+impl From<Stream> for Transport {
+    fn from(stream: Stream) -> Self {
+        Transport::Plain(stream)
+    }
+}
+
+impl From<client::TlsStream<Stream>> for Transport {
+    fn from(stream: client::TlsStream<Stream>) -> Self {
+        Transport::Dialled(Box::new(stream))
+    }
+}
+
+impl From<server::TlsStream<Stream>> for Transport {
+    fn from(stream: server::TlsStream<Stream>) -> Self {
+        Transport::Accepted(Box::new(stream))
+    }
+}
+
+/// Runs the same expression on whichever it is.
+macro_rules! each {
+    ($value:expr, $inner:ident => $result:expr, $gone:expr) => {
+        match $value {
+            Transport::Plain($inner) => $result,
+            Transport::Dialled($inner) => $result,
+            Transport::Accepted($inner) => $result,
+            Transport::Gone => $gone,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_read(cx, buffer), Poll::Ready(Ok(())))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes), Poll::Ready(gone()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, slices), Poll::Ready(gone()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, io => io.is_write_vectored(), false)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_flush(cx), Poll::Ready(Ok(())))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx), Poll::Ready(Ok(())))
+    }
+}
+
+fn gone() -> io::Result<usize> {
+    Err(io::ErrorKind::NotConnected.into())
+}
