@@ -155,7 +155,8 @@ impl Decoder {
             _ => NameIs::Entry(self.number(index)?),
         };
         let written = if let NameIs::Here(Text::Scratch { end, .. }) = from { end } else { 0 };
-        let value = self.string(rest, written)?.of(&self.scratch);
+        let text = self.string(rest, written)?;
+        let value = text.of(&self.scratch);
         let (name, known, name_fit) = match from {
             NameIs::Here(name) => {
                 let name = name.of(&self.scratch);
@@ -168,7 +169,7 @@ impl Decoder {
                 (name, kept.known, kept.name_fit)
             }
         };
-        let value_fit = is_trimmed_value(value);
+        let value_fit = is_trimmed(value) && (matches!(text, Text::Scratch { plain: true, .. }) || is_plain(value));
         let sensitive = matches!(indexing, Indexing::None { sensitive: true });
         line(Line { known, name, value, sensitive, fit: name_fit && value_fit })?;
         if let Indexing::Incremental = indexing {
@@ -195,10 +196,10 @@ impl Decoder {
         }
         let room = at + huffman::most(length);
         if self.scratch.len() < room {
-            self.scratch.resize(room.next_power_of_two(), 0);
+            self.scratch.resize(room.max(256), 0);
         }
-        let length = huffman::decode(text, &mut self.scratch[at..])?;
-        Ok(Text::Scratch { start: at, end: at + length })
+        let huffman::Decoded { length, plain } = huffman::decode(text, &mut self.scratch[at..])?;
+        Ok(Text::Scratch { start: at, end: at + length, plain })
     }
 
     /// The number of the entry at an index beyond the static table.
@@ -237,7 +238,12 @@ enum NameIs<'b> {
 #[derive(Clone, Copy)]
 enum Text<'b> {
     Block(&'b [u8]),
-    Scratch { start: usize, end: usize },
+    /// `plain`: the code told that it has no control characters.
+    Scratch {
+        start: usize,
+        end: usize,
+        plain: bool,
+    },
 }
 
 impl<'b> Text<'b> {
@@ -248,18 +254,53 @@ impl<'b> Text<'b> {
     {
         match self {
             Text::Block(text) => text,
-            Text::Scratch { start, end } => &scratch[start..end],
+            Text::Scratch { start, end, .. } => &scratch[start..end],
         }
     }
 }
 
 /// RFC 9113 §8.2.1: a field's name.
 fn is_lower_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| is_token(*byte) && !byte.is_ascii_uppercase())
+    static LOWER: [bool; 256] = {
+        let mut lower = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            lower[byte] = is_token(byte as u8) && !(byte as u8).is_ascii_uppercase();
+            byte += 1;
+        }
+        lower
+    };
+    !name.is_empty() && name.iter().all(|byte| LOWER[*byte as usize])
 }
 
-/// RFC 9113 §8.2.1: a field's value.
-fn is_trimmed_value(value: &[u8]) -> bool {
+/// RFC 9113 §8.2.1: no white space around a field's value.
+#[inline]
+fn is_trimmed(value: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    !blank(value.first()) && !blank(value.last()) && value.iter().all(|byte| is_value(*byte))
+    !blank(value.first()) && !blank(value.last())
+}
+
+/// RFC 9110 §5.5: no control character but tab.
+fn is_plain(value: &[u8]) -> bool {
+    let mut suspect = 0;
+    let mut rest = value;
+    while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+        suspect |= controls(u64::from_le_bytes(*eight));
+        rest = after;
+    }
+    let all = || value.iter().all(|byte| is_value(*byte));
+    match value.last_chunk::<8>() {
+        // The last eight again are cheaper than one byte after another.
+        Some(last) => suspect | controls(u64::from_le_bytes(*last)) == 0 || all(),
+        None => all(),
+    }
+}
+
+/// Not zero if a byte of the eight is below 32 or is 127.
+#[inline]
+fn controls(eight: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let low = eight.wrapping_sub(ONES * 0x20) & !eight;
+    let delete = eight ^ (ONES * 0x7f);
+    (low | delete.wrapping_sub(ONES) & !delete) & (ONES * 0x80)
 }

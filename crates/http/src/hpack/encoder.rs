@@ -1,7 +1,7 @@
 //! Fields into blocks.
 
 use super::index::{Index, Key, hash};
-use super::statics::{self, index_of, index_of_pseudo};
+use super::statics::{self, index_of, index_of_known, index_of_pseudo};
 use super::table::{NameFrom, Table};
 use super::{DEFAULT_TABLE, Pseudo, huffman, integer};
 use crate::name::Name;
@@ -102,46 +102,61 @@ impl Encoder {
             out.push(0x80 | whole);
             return;
         }
+        let key = Key::pseudo(pseudo);
+        if self.repeat(key, value, out) {
+            return;
+        }
         let habit = match pseudo {
             Pseudo::Path if value.len() > PATH || value.contains(&b'?') => Habit::Differs,
             _ => Habit::Returns,
         };
-        let statics = index_of_pseudo(pseudo);
-        self.line(Key::pseudo(pseudo), statics, pseudo.as_bytes(), value, habit, out);
+        self.line(key, index_of_pseudo(pseudo), pseudo.as_bytes(), value, habit, out);
     }
 
     /// A field. `name` is in lower case and `known` is its number. A `sensitive` field is encoded as never indexed (RFC 7541 §6.2.3), and
     /// so are credentials, whether it is said or not.
     #[inline]
     pub fn field(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool, out: &mut Vec<u8>) {
-        let habit = if sensitive { Habit::Secret } else { habit(known) };
-        if habit == Habit::Secret {
-            let long = !sensitive && matches!(known, Name::Cookie | Name::SetCookie) && value.len() >= GUESSED;
-            let name_index = index_of(known, name) as usize;
-            self.literal(if long { 0 } else { 0x10 }, 4, name_index, name, value, out);
-            return;
+        let key = Key::field(known);
+        match habit(known) {
+            _ if sensitive => passing(0x10, index_of(known, name) as usize, name, value, out),
+            Habit::Secret => {
+                let guessed = !matches!(known, Name::Cookie | Name::SetCookie) || value.len() < GUESSED;
+                passing(if guessed { 0x10 } else { 0 }, index_of_known(known) as usize, name, value, out);
+            }
+            Habit::Returns if known != Name::Other && self.repeat(key, value, out) => {}
+            habit => self.line(key, index_of_known(known), name, value, habit, out),
         }
-        let statics = if known == Name::Other { 0 } else { index_of(known, name) };
-        self.line(Key::field(known), statics, name, value, habit, out);
     }
 
-    /// `statics`: the name's index in the static table if it is known without looking.
+    /// The most frequent case, for little: the last entry of a known name has this very value.
+    #[inline]
+    fn repeat(&mut self, key: Key, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(index) = &self.index else { return false };
+        let number = index.newest(key);
+        let Some(at) = self.table.index(number) else { return false };
+        let (own_value, sent) = self.table.value_of(number);
+        if sent.key != key || own_value != value {
+            return false;
+        }
+        sent.used = true;
+        integer::encode(statics::COUNT + 1 + at, 7, 0x80, out);
+        true
+    }
+
+    /// A field that is no secret. `statics`: the name's index in the static table; for names without a number it may be 0.
     fn line(&mut self, key: Key, statics: u8, name: &[u8], value: &[u8], habit: Habit, out: &mut Vec<u8>) {
         let name_hash = if key == Key::OTHER { hash(0, name) } else { key.hash() };
         let newest = self.newest(key, name_hash, name);
-        // Hashed only when the name's newest entry is another.
-        let mut value_hash = 0;
-        if habit == Habit::Returns {
-            if let Some(number) = newest
-                && self.table.value(number) == value
-            {
-                return self.refer(number, out);
+        let value_hash = || hash(name_hash, value);
+        if habit == Habit::Returns
+            && let Some(newest) = newest
+        {
+            if self.table.line(newest).1 == value {
+                return self.refer(newest, out);
             }
-            value_hash = hash(name_hash, value);
-            if let Some(number) = self.find(value_hash, key, name, value) {
-                if let Some(newest) = newest {
-                    self.table.meta(newest).used = true;
-                }
+            if let Some(number) = self.find(value_hash(), key, name, value) {
+                self.table.meta(newest).used = true;
                 return self.refer(number, out);
             }
         }
@@ -165,9 +180,9 @@ impl Encoder {
                 Habit::Differs | Habit::Secret => false,
             };
         if !insert {
-            return self.literal(0, 4, name_index, name, value, out);
+            return passing(0, name_index, name, value, out);
         }
-        self.literal(0x40, 6, name_index, name, value, out);
+        entering(name_index, name, value, out);
         let sent = Sent { key, used: false, others: 0 };
         let Some(number) = self.table.insert(NameFrom::Text(name), value, sent) else { return };
         let own = self.own;
@@ -178,7 +193,7 @@ impl Encoder {
             index.set_newest(key, number);
         }
         if habit == Habit::Returns {
-            index.put(value_hash, number, None);
+            index.put(value_hash(), number, None);
         }
     }
 
@@ -219,15 +234,25 @@ impl Encoder {
         sent.others += 1;
         sent.used || sent.others > PATIENCE
     }
+}
 
-    /// A field whose value is written. A `name_index` of 0: the name too.
-    fn literal(&self, flags: u8, prefix: u32, name_index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        integer::encode(name_index, prefix, flags, out);
-        if name_index == 0 {
-            string(name, out);
-        }
-        string(value, out);
+/// A field that enters the tables of both ends (RFC 7541 §6.2.1). A `name_index` of 0: the name is written too.
+fn entering(name_index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    integer::encode(name_index, 6, 0x40, out);
+    if name_index == 0 {
+        coded(name, out);
     }
+    coded(value, out);
+}
+
+/// A field that does not (RFC 7541 §6.2.2), or must not at any hop (§6.2.3), as `flags` say. It is written out for each message, and so
+/// never in code: the code would save a quarter of its bytes, and costs both ends several times what copying and sending these costs.
+fn passing(flags: u8, name_index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    integer::encode(name_index, 4, flags, out);
+    if name_index == 0 {
+        plain(name, out);
+    }
+    plain(value, out);
 }
 
 /// Names that are not in here are observed.
@@ -253,14 +278,20 @@ fn differs_by_nature(statics: u8) -> bool {
     matches!(statics, 21 | 30 | 34 | 36 | 39..=44 | 50)
 }
 
-/// A string (RFC 7541 §5.2), coded if that makes it shorter.
-fn string(text: &[u8], out: &mut Vec<u8>) {
-    let coded = huffman::length(text);
-    if coded < text.len() {
-        integer::encode(coded, 7, 0x80, out);
-        huffman::encode(text, coded, out);
+/// A string (RFC 7541 §5.2) in code if that is shorter.
+fn coded(text: &[u8], out: &mut Vec<u8>) {
+    let length = huffman::length(text);
+    if length < text.len() {
+        integer::encode(length, 7, 0x80, out);
+        huffman::encode(text, length, out);
     } else {
-        integer::encode(text.len(), 7, 0, out);
-        out.extend_from_slice(text);
+        plain(text, out);
     }
+}
+
+/// A string as it is.
+#[inline]
+fn plain(text: &[u8], out: &mut Vec<u8>) {
+    integer::encode(text.len(), 7, 0, out);
+    out.extend_from_slice(text);
 }

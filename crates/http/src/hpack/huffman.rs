@@ -40,23 +40,26 @@ pub(super) const fn most(coded: usize) -> usize {
     coded * 8 / 5 + 2
 }
 
-/// Writes what `coded` stands for to the front of `out`, which has room for [`most`]; how many bytes.
+/// What [`decode`] made.
+pub(super) struct Decoded {
+    pub length: usize,
+    /// All bytes are visible, space or above 127: those that are not have long codes, so that this costs nothing to find out.
+    /// False says nothing.
+    pub plain: bool,
+}
+
+/// Writes what `coded` stands for to the front of `out`, which has room for [`most`].
 ///
 /// # Errors
 /// [`HpackFault::Huffman`].
-pub(super) fn decode(mut coded: &[u8], out: &mut [u8]) -> Result<usize, HpackFault> {
-    let mut at = 0;
+pub(super) fn decode(coded: &[u8], out: &mut [u8]) -> Result<Decoded, HpackFault> {
+    let mut rest = coded;
     // The highest `have` bits of `bits` are not decoded yet. Those below are either zero or equal to what follows.
-    let (mut bits, mut have) = (0u64, 0u32);
-    while let Some(chunk) = coded.first_chunk::<8>() {
-        bits |= u64::from_be_bytes(*chunk) >> have;
-        let taken = (63 - have) / 8;
-        coded = &coded[taken as usize..];
-        have += taken * 8;
-        // 56 bits at least: as many steps as need not more.
-        for _ in 0..56 / STEP {
+    let (mut bits, mut have, mut at, mut plain) = (0u64, 0u32, 0, true);
+    while refill(&mut rest, coded, &mut bits, &mut have) {
+        while have >= STEP {
             let step = STEPS[(bits >> (64 - STEP)) as usize];
-            if step.symbols == 0 {
+            if step.symbols() == 0 {
                 if have < LONGEST {
                     break;
                 }
@@ -65,47 +68,56 @@ pub(super) fn decode(mut coded: &[u8], out: &mut [u8]) -> Result<usize, HpackFau
                 at += 1;
                 bits <<= length;
                 have -= length;
-                break;
+                plain = false;
+                continue;
             }
-            out[at..at + 2].copy_from_slice(&step.text);
-            at += step.symbols as usize;
-            bits <<= step.both;
-            have -= u32::from(step.both);
+            // Both at once; the second may be overwritten.
+            out[at..at + 2].copy_from_slice(&step.text());
+            at += step.symbols();
+            bits <<= step.bits();
+            have -= step.bits();
         }
     }
-    bits &= !(u64::MAX.checked_shr(have).unwrap_or(0));
-    for byte in coded {
-        if have > 56 {
-            at += drain(&mut bits, &mut have, 30, &mut out[at..])?;
-        }
-        bits |= u64::from(*byte) << (56 - have);
-        have += 8;
-    }
-    at += drain(&mut bits, &mut have, 1, &mut out[at..])?;
-    Ok(at)
-}
-
-/// Decodes one symbol after another while there are `least` bits. The bits below are zero. With 1 for `least`, what remains is padding.
-fn drain(bits: &mut u64, have: &mut u32, least: u32, out: &mut [u8]) -> Result<usize, HpackFault> {
-    let mut at = 0;
-    while *have >= least {
-        let padded = *bits | u64::MAX.checked_shr(*have).unwrap_or(0);
+    // What is left is less than a step, or a long code, and padding.
+    while have > 0 {
+        let padded = bits | u64::MAX >> have;
         let step = STEPS[(padded >> (64 - STEP)) as usize];
-        let (symbol, length) = match step.symbols {
-            // Ones to the end are padding, and as a symbol they would be EOS.
-            0 if padded == u64::MAX && *have < 8 => return Ok(at),
-            0 => long(padded)?,
-            _ => (step.text[0], u32::from(step.first)),
+        let (symbol, length) = match step.symbols() {
+            // As a symbol, ones to the end would be EOS.
+            0 if padded == u64::MAX && have < 8 => break,
+            0 => {
+                plain = false;
+                long(padded)?
+            }
+            _ => (step.text()[0], step.first()),
         };
-        if length > *have {
+        if length > have {
             return Err(HpackFault::Huffman);
         }
         out[at] = symbol;
         at += 1;
-        *bits <<= length;
-        *have -= length;
+        bits <<= length;
+        have -= length;
     }
-    Ok(at)
+    Ok(Decoded { length: at, plain })
+}
+
+/// Takes as many bytes off `rest` as there is room for behind the highest `have` bits; whether there was one.
+#[inline]
+fn refill(rest: &mut &[u8], whole: &[u8], bits: &mut u64, have: &mut u32) -> bool {
+    let next = match rest.first_chunk::<8>() {
+        Some(next) => u64::from_be_bytes(*next),
+        None if rest.is_empty() => return false,
+        None => match whole.last_chunk::<8>() {
+            Some(last) => u64::from_be_bytes(*last) << (64 - 8 * rest.len()),
+            None => rest.iter().rev().fold(0, |bits, byte| bits >> 8 | u64::from(*byte) << 56),
+        },
+    };
+    *bits |= next >> *have;
+    let taken = rest.len().min(((63 - *have) / 8) as usize);
+    *rest = &rest[taken..];
+    *have += taken as u32 * 8;
+    true
 }
 
 /// A symbol whose code is longer than a step.
@@ -120,34 +132,53 @@ fn long(bits: u64) -> Result<(u8, u32), HpackFault> {
 }
 
 /// Bits decoded at once: two symbols of the most frequent ones.
-const STEP: u32 = 11;
+const STEP: u32 = 12;
 
-/// What the next [`STEP`] bits begin with.
+/// What the next [`STEP`] bits begin with, in one word, so that the way from one step to the next is short.
 #[derive(Clone, Copy)]
-struct Step {
-    text: [u8; 2],
-    /// How many of `text` are whole: 0 if even the first code is longer.
-    symbols: u8,
-    /// Bits of the first, bits of all.
-    first: u8,
-    both: u8,
+struct Step(u32);
+
+impl Step {
+    const fn of(next: u32) -> Self {
+        let Some((symbol, first)) = short(next, STEP) else { return Step(0) };
+        let rest = STEP - first;
+        let (symbols, second, bits) = match short(next & ((1 << rest) - 1), rest) {
+            Some((second, bits)) => (2, second, first + bits),
+            None => (1, 0, first),
+        };
+        Step(bits | symbols << 6 | first << 8 | (symbol as u32) << 16 | (second as u32) << 24)
+    }
+
+    /// Of all whole symbols.
+    #[inline]
+    fn bits(self) -> u32 {
+        self.0 & 63
+    }
+
+    /// How many codes are whole: 0 if even the first is longer.
+    #[inline]
+    fn symbols(self) -> usize {
+        (self.0 >> 6 & 3) as usize
+    }
+
+    /// Bits of the first symbol.
+    #[inline]
+    fn first(self) -> u32 {
+        self.0 >> 8 & 15
+    }
+
+    #[inline]
+    fn text(self) -> [u8; 2] {
+        ((self.0 >> 16) as u16).to_le_bytes()
+    }
 }
 
 static STEPS: [Step; 1 << STEP] = {
-    let mut steps = [Step { text: [0; 2], symbols: 0, first: 0, both: 0 }; 1 << STEP];
-    let mut at = 0;
-    while at < steps.len() {
-        if let Some((symbol, length)) = short(at as u32, STEP) {
-            let mut step = Step { text: [symbol, 0], symbols: 1, first: length as u8, both: length as u8 };
-            let rest = STEP - length;
-            if let Some((symbol, length)) = short(at as u32 & ((1 << rest) - 1), rest) {
-                step.text[1] = symbol;
-                step.symbols = 2;
-                step.both += length as u8;
-            }
-            steps[at] = step;
-        }
-        at += 1;
+    let mut steps = [Step(0); 1 << STEP];
+    let mut next = 0;
+    while next < steps.len() {
+        steps[next] = Step::of(next as u32);
+        next += 1;
     }
     steps
 };
@@ -270,8 +301,9 @@ mod tests {
 
     fn decoded(coded: &[u8]) -> Result<Vec<u8>, HpackFault> {
         let mut out = vec![0; most(coded.len())];
-        let length = decode(coded, &mut out)?;
+        let Decoded { length, plain } = decode(coded, &mut out)?;
         out.truncate(length);
+        assert!(!plain || out.iter().all(|byte| matches!(byte, b' '..=b'~' | 0x80..)));
         Ok(out)
     }
 

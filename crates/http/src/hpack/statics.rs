@@ -31,8 +31,14 @@ pub(super) static TABLE: [Static; COUNT + 1] = {
 pub(super) fn index_of(name: Name, text: &[u8]) -> u8 {
     match name {
         Name::Other => index_of_other(text),
-        known => BY_NAME[known as usize],
+        known => index_of_known(known),
     }
+}
+
+/// The same; 0 for [`Name::Other`].
+#[inline]
+pub(super) fn index_of_known(name: Name) -> u8 {
+    BY_NAME[name as usize]
 }
 
 /// The first index of a pseudo-field, or 0.

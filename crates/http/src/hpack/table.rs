@@ -75,9 +75,13 @@ impl<M: Copy + Default> Table<M> {
         (name, value, entry.meta)
     }
 
+    /// The value of an entry that is there, and what is kept with it, to be changed.
     #[inline]
-    pub(super) fn value(&self, number: u32) -> &[u8] {
-        self.line(number).1
+    pub(super) fn value_of(&mut self, number: u32) -> (&[u8], &mut M) {
+        let at = self.slot(number);
+        let entry = &mut self.ring[at];
+        let start = entry.start.wrapping_add(entry.name).wrapping_sub(self.base) as usize;
+        (&self.bytes[start..start + entry.value as usize], &mut entry.meta)
     }
 
     #[inline]

@@ -223,3 +223,29 @@ fn a_line_tells_what_it_is_and_whether_it_may_be_forwarded() {
     assert_eq!(seen[..9], expected[..]);
     assert_eq!(seen[9..], expected[..]);
 }
+
+/// Each byte at each place, in plain text and in code.
+#[test]
+fn a_value_is_fit_if_it_has_no_control_character_but_tab() {
+    for byte in 0..=255u8 {
+        for (length, at) in (1..20).flat_map(|length| (0..length).map(move |at| (length, at))) {
+            let mut value = vec![b'x'; length];
+            value[at] = byte;
+            let inside = at > 0 && at + 1 < length;
+            let fit = match byte {
+                b'\t' | b' ' => inside,
+                _ => !byte.is_ascii_control(),
+            };
+            let coded = huffman::length(&value);
+            let mut in_code = vec![0x04, 0x80 | coded as u8];
+            huffman::encode(&value, coded, &mut in_code);
+            for block in [[&[0x04, length as u8][..], &value].concat(), in_code] {
+                let line = |line: Line<'_>| {
+                    assert_eq!((line.value, line.fit), (&value[..], fit), "{byte} at {at}");
+                    Ok::<_, HpackFault>(())
+                };
+                Decoder::new(4096).decode_lines(&block, line).unwrap();
+            }
+        }
+    }
+}
