@@ -4,6 +4,7 @@
 //! (RFC 9113 §10.5), one that asks and is answered never is.
 
 use super::code::{Code, Fault};
+use super::output::Output;
 
 /// Streams in a row that came to nothing: reset by the peer before any answer (CVE-2023-44487), or reset by us for its errors
 /// (CVE-2025-8671).
@@ -23,6 +24,10 @@ pub(super) struct Flood {
     vain_streams: u32,
     vain_frames: u32,
     answers: u32,
+    /// The first of `answers` is written when the output has come so far.
+    answers_from: u64,
+    /// Our own PINGs that are not answered.
+    asked: u32,
 }
 
 impl Flood {
@@ -44,10 +49,25 @@ impl Flood {
         count(&mut self.vain_frames, MOST_VAIN_FRAMES, "too many frames without use")
     }
 
-    /// An answer is queued; `behind`: something else already waits to be written.
-    pub(super) fn answer(&mut self, behind: bool) -> Result<(), Fault> {
-        if !behind {
+    /// We ask the peer for an answer.
+    pub(super) fn asked(&mut self) {
+        self.asked += 1;
+    }
+
+    /// The peer answers.
+    pub(super) fn answered(&mut self) -> Result<(), Fault> {
+        match self.asked.checked_sub(1) {
+            Some(left) => self.asked = left,
+            None => return self.vain_frame(),
+        }
+        Ok(())
+    }
+
+    /// An answer is queued behind what the output holds.
+    pub(super) fn answer(&mut self, output: &Output) -> Result<(), Fault> {
+        if output.passed() >= self.answers_from {
             self.answers = 0;
+            self.answers_from = output.end() + 1;
         }
         count(&mut self.answers, MOST_ANSWERS, "too many PING or SETTINGS whose answers are not read")
     }

@@ -7,7 +7,10 @@
 //!
 //! There is no clock here. Who drives the connection bounds how long a peer may take, and how long `GOAWAY` may wait for streams.
 
+mod blocks;
 mod code;
+mod control;
+mod event;
 mod flood;
 mod frame;
 mod output;
@@ -21,15 +24,14 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 pub use code::{Code, Fault};
+pub use event::Event;
 pub use output::{HIGH_WATER, Output};
 pub use send::Refused;
 pub use settings::Config;
 
+use crate::Fields;
 use crate::hpack::{Decoder, Encoder};
-use crate::{Fields, RequestHead, ResponseHead};
 use flood::Flood;
 use frame::{PREFACE, WINDOW};
 use settings::Peer;
@@ -37,68 +39,6 @@ use stream::{Half, Stream, Streams};
 
 /// A stream's number on its connection: odd, since all are opened by the client.
 pub type StreamId = u32;
-
-/// What happened on a connection.
-#[derive(Debug)]
-pub enum Event {
-    /// A server's: a new stream. Give it its state with [`Connection::set_state`].
-    Request {
-        /// The stream.
-        id: StreamId,
-        /// Its head, checked. A `Host` field is left in the fields.
-        head: RequestHead,
-        /// Nothing follows.
-        end: bool,
-    },
-    /// A client's: a head, also an informational one, which others follow.
-    Response {
-        /// The stream.
-        id: StreamId,
-        /// Its head, checked.
-        head: ResponseHead,
-        /// Nothing follows.
-        end: bool,
-    },
-    /// A part of a body; empty only at the end.
-    Data {
-        /// The stream.
-        id: StreamId,
-        /// The part; it may keep the buffer alive that it was received into.
-        data: Bytes,
-        /// Bytes to [`Connection::release`] once the part is used: the data and their padding.
-        flow: u32,
-        /// Nothing follows.
-        end: bool,
-    },
-    /// The end of a body.
-    Trailers {
-        /// The stream.
-        id: StreamId,
-        /// The section, checked.
-        fields: Fields,
-    },
-    /// The stream is over, before its end in at least one direction. Nothing can be sent on it any more.
-    Reset {
-        /// The stream.
-        id: StreamId,
-        /// What the peer said; or what the peer is told, when the error was found here; `REFUSED_STREAM` when the peer's `GOAWAY` cut
-        /// the stream off.
-        code: Code,
-        /// The peer says that it has done nothing with the request: it can be sent again elsewhere (RFC 9113 §8.7).
-        untouched: bool,
-    },
-    /// The peer wants no more streams. A client gets a [`Event::Reset`] for each stream above `last` behind this.
-    GoAway {
-        /// The last stream that the peer may have looked at.
-        last: StreamId,
-        /// Why.
-        code: Code,
-    },
-    /// The answer to [`Connection::ping`].
-    Pong(u64),
-    /// The peer's settings came or changed: [`Connection::can_open`] may have changed.
-    Settings,
-}
 
 /// One end of an HTTP/2 connection. `S` is what its user keeps for each stream, so that there is one map and one search.
 pub struct Connection<S> {
@@ -126,7 +66,7 @@ pub struct Connection<S> {
     /// Whether the peer has acknowledged our settings.
     acknowledged: bool,
     /// A header block whose end has not come.
-    block: Option<receive::Block>,
+    block: Option<blocks::Block>,
     /// A server's: the newest stream of the peer.
     newest: StreamId,
     /// A server's: the last ids that the peer has passed over (RFC 9113 §5.1.1), from and up to, exclusive.
@@ -291,14 +231,26 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Bytes of the buffers that [`Self::rest`] gives back.
+    #[cfg(test)]
+    fn buffers(&self) -> usize {
+        self.streams.room()
+            + self.output.room()
+            + self.spare.capacity()
+            + self.ready.capacity()
+            + self.resets.capacity()
+            + self.events.capacity()
+    }
+
     /// Whether the peer has not opened the stream yet, or cannot.
     fn is_idle(&self, id: StreamId) -> bool {
         id.is_multiple_of(2) || if self.server { id > self.newest } else { id >= self.next }
     }
 
-    /// Whether frames of this stream may still be under way since the peer does not know yet that we have reset it.
-    fn was_reset(&self, id: StreamId) -> bool {
-        self.resets.contains(&id)
+    /// Whether frames of this stream are to be ignored: they may still be under way since the peer does not know yet that we have reset
+    /// it, or that we have left (RFC 9113 §5.1, §6.8).
+    fn is_ignored(&self, id: StreamId) -> bool {
+        matches!(self.leaving, Leaving::Above(last) if self.server && id > last) || self.resets.contains(&id)
     }
 
     /// Queues RST_STREAM and remembers it.

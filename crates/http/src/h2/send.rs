@@ -44,7 +44,7 @@ impl<S> Connection<S> {
         self.next += 2;
         let stream = self.open(id);
         stream.local = if end { Half::Closed } else { Half::Body };
-        stream.head_only = head.method() == Method::Head;
+        stream.method = head.method();
         stream.state = Some(state);
         self.block(id, end, |encoder, out| request(head, encoder, out));
         Ok(id)
@@ -74,6 +74,7 @@ impl<S> Connection<S> {
             data.clear();
             return true;
         };
+        debug_assert!(stream.local == Half::Body, "data before a head");
         stream.blocked = false;
         let mut turn = if others_wait { TURN } else { usize::MAX };
         while !data.is_empty() {
@@ -144,6 +145,10 @@ impl<S> Connection<S> {
     pub fn forget(&mut self, id: StreamId) -> Option<S> {
         let stream = self.streams.remove(id)?;
         self.release_connection(stream.held);
+        if stream.queued && self.ready.len() > 64 + 2 * self.streams.len() {
+            // Nobody may have asked for long who can go on.
+            self.ready.retain(|id| self.streams.get(*id).is_some());
+        }
         if !stream.is_closed() {
             self.active -= 1;
             let answered = self.server && stream.local == Half::Closed;
@@ -170,15 +175,13 @@ impl<S> Connection<S> {
 
     /// Asks the peer for a sign of life; [`super::Event::Pong`] is the answer.
     pub fn ping(&mut self, payload: u64) {
+        self.flood.asked();
         frame::put_ping(self.output.tail(), 0, payload);
     }
 
     /// Goes away at once: streams that have come are served, later ones are not taken. A second call says another code.
     pub fn go_away(&mut self, code: Code) {
-        let last = match self.leaving {
-            Leaving::Above(last) => last,
-            _ => self.newest,
-        };
+        let last = self.last();
         self.leaving = Leaving::Above(last);
         frame::put_go_away(self.output.tail(), last, code, "");
     }
@@ -194,7 +197,7 @@ impl<S> Connection<S> {
         }
         self.leaving = Leaving::Told;
         frame::put_go_away(self.output.tail(), MAX_31, Code::NO_ERROR, "");
-        frame::put_ping(self.output.tail(), 0, FAREWELL);
+        self.ping(FAREWELL);
     }
 
     /// Whether the peer takes extended `CONNECT` (RFC 8441).
@@ -217,7 +220,16 @@ impl<S> Connection<S> {
     /// The connection's last words.
     pub(super) fn fail(&mut self, fault: Fault) {
         self.fault = Some(fault);
-        frame::put_go_away(self.output.tail(), self.newest, fault.code, fault.reason);
+        let last = self.last();
+        frame::put_go_away(self.output.tail(), last, fault.code, fault.reason);
+    }
+
+    /// The last stream of the peer that anybody has looked at.
+    fn last(&self) -> StreamId {
+        match self.leaving {
+            Leaving::Above(last) => last,
+            _ => self.newest,
+        }
     }
 
     /// The stream, when we may send on it.

@@ -93,7 +93,8 @@ impl Config {
 /// The peer's settings.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    pub table: u32,
+    /// Sizes of the compression table that were named and not yet taken over: the least, and the last (RFC 7541 §4.2).
+    pub tables: Option<(u32, u32)>,
     pub streams: u32,
     pub stream_window: u32,
     pub frame: u32,
@@ -103,7 +104,7 @@ pub(super) struct Peer {
 impl Default for Peer {
     fn default() -> Self {
         // Until a server has said how many streams it takes, no more than any should (RFC 9113 §6.5.2).
-        Self { table: 4096, streams: 100, stream_window: WINDOW, frame: FRAME, connect_protocol: false }
+        Self { tables: None, streams: 100, stream_window: WINDOW, frame: FRAME, connect_protocol: false }
     }
 }
 
@@ -120,7 +121,7 @@ impl Peer {
         for &[a, b, c, d, e, f] in entries {
             let value = u32::from_be_bytes([c, d, e, f]);
             match u16::from_be_bytes([a, b]) {
-                TABLE => self.table = value,
+                TABLE => self.tables = Some((self.tables.map_or(value, |(least, _)| least.min(value)), value)),
                 PUSH if value > 1 => return Err(Fault::protocol("SETTINGS_ENABLE_PUSH is neither 0 nor 1")),
                 PUSH if value == 1 && from_server => {
                     return Err(Fault::protocol("a server's SETTINGS_ENABLE_PUSH is 1"));

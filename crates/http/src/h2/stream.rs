@@ -1,5 +1,7 @@
 //! Streams, and the map in which they are found.
 
+use crate::Method;
+
 /// A stream of a connection, from its first head until the engine forgets it.
 #[derive(Debug)]
 pub(super) struct Stream<S> {
@@ -20,8 +22,8 @@ pub(super) struct Stream<S> {
     pub blocked: bool,
     /// Stands in the queue of streams that can go on as soon as connection and output permit.
     pub queued: bool,
-    /// The request's method is HEAD: the response's content-length promises nothing.
-    pub head_only: bool,
+    /// Of a client's request: whether its response has a body depends on it.
+    pub method: Method,
     pub state: Option<S>,
 }
 
@@ -53,7 +55,7 @@ impl<S> Stream<S> {
             remote: Half::Head,
             blocked: false,
             queued: false,
-            head_only: false,
+            method: Method::Get,
             state: None,
         }
     }
@@ -154,6 +156,11 @@ impl<S> Streams<S> {
         if self.count == 0 {
             *self = Self::default();
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.slab.capacity() + self.free.capacity() + self.table.capacity()
     }
 
     fn find(&self, id: u32) -> Option<usize> {
