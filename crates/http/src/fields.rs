@@ -191,12 +191,6 @@ impl Fields {
         self.list.retain(|field| !condition(field.known));
     }
 
-    /// Removes all whose number and name `keep` does not want.
-    pub fn retain(&mut self, keep: impl Fn(Name, &[u8]) -> bool) {
-        let text = &self.text;
-        self.list.retain(|field| keep(field.known, field.name.of(text)));
-    }
-
     /// Adds a field at the end whose name somebody has recognised already: `known` is `Name::of(name)`. Name and value are trusted.
     pub fn push_as(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool) {
         let name = self.keep(name);
@@ -204,25 +198,37 @@ impl Fields {
         self.list.push(Field { name, value, known, sensitive, line: false });
     }
 
-    /// Takes a whole head's text at once, for [`Self::recognise`] and [`Self::push_line`] to find its fields in. Nothing is in the
-    /// buffer yet.
-    pub(crate) fn adopt(&mut self, head: &[u8], fields: usize) {
+    /// Adds a field that lies in a head whose text comes next with [`Self::adopt`]: where in it name and value are, and whether there is
+    /// just a colon and a space between them, and CR LF behind them.
+    pub(crate) fn expect(&mut self, name: Span, value: Span, line: bool) {
+        self.list.push(Field { name, value, known: Name::Other, sensitive: false, line });
+    }
+
+    /// Takes the text of the head that all fields lie in, puts their names into lower case, recognises them, and keeps those that
+    /// `keep` wants. Nothing was in the buffer before.
+    ///
+    /// # Errors
+    /// Those of `keep`.
+    pub(crate) fn adopt<E>(
+        &mut self,
+        text: &[u8],
+        mut keep: impl FnMut(Name, &[u8], &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
         debug_assert!(self.text.is_empty(), "places in the head are places in the buffer");
-        self.text.extend_from_slice(head);
-        self.list.reserve(fields);
-    }
-
-    /// Puts a name that lies in the adopted text into lower case, and says which it is.
-    pub(crate) fn recognise(&mut self, name: Span) -> Name {
-        let name = &mut self.text[name.start as usize..(name.start + name.length) as usize];
-        name.make_ascii_lowercase();
-        Name::of(name)
-    }
-
-    /// Adds a field that lies in the adopted text, whose name was recognised. The colon stands right behind the name.
-    pub(crate) fn push_line(&mut self, known: Name, name: Span, value: Span) {
-        let line = value.start == name.end() + 2 && self.text[value.end() as usize..].starts_with(b"\r\n");
-        self.list.push(Field { name, value, known, sensitive: false, line });
+        self.text.extend_from_slice(text);
+        let mut kept = 0;
+        for at in 0..self.list.len() {
+            let field = &mut self.list[at];
+            let name = &mut self.text[field.name.start as usize..field.name.end() as usize];
+            field.known = Name::lower(name);
+            let field = *field;
+            if keep(field.known, field.name.of(&self.text), field.value.of(&self.text))? {
+                self.list[kept] = field;
+                kept += 1;
+            }
+        }
+        self.list.truncate(kept);
+        Ok(())
     }
 
     /// Appends the lines of the fields that `keep` wants, as HTTP/1.1 writes them. Lines that already lie one behind the other are
@@ -302,11 +308,21 @@ impl Span {
 }
 
 /// RFC 9110 §5.6.2, `tchar`.
+#[inline]
 pub(crate) const fn is_token(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-    ) || byte.is_ascii_alphanumeric()
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte as usize] = matches!(
+                byte,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            ) || byte.is_ascii_alphanumeric();
+            byte += 1;
+        }
+        table
+    };
+    TOKEN[byte as usize]
 }
 
 /// RFC 9110 §5.5: visible characters, space, tab, and bytes above 127.

@@ -9,6 +9,7 @@ pub mod h2;
 mod head;
 pub mod hpack;
 mod name;
+mod scan;
 
 pub use fields::{Fields, FieldsFault};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Version};

@@ -304,6 +304,7 @@ fn what_follows_a_response_depends_on_status_and_request() {
         (GET, "200\r\nContent-Length: 0\r\n", Body::Length(0), true),
         (GET, "299 \r\nContent-Length: 0\r\n", Body::Length(0), true),
         (GET, "999 gr\u{fc}n\t!\r\nContent-Length: 0\r\n", Body::Length(0), true),
+        (GET, "200 OK\r\nHost: \u{fc}\r\nHost: b\r\nContent-Length: 3\r\n", Body::Length(3), true),
         (GET, "100 Continue\r\n", Body::None, true),
         (GET, "103 Early Hints\r\nContent-Length: 3\r\n", Body::None, true),
         (GET, "204 No Content\r\nTransfer-Encoding: chunked\r\n", Body::None, true),
@@ -318,7 +319,8 @@ fn what_follows_a_response_depends_on_status_and_request() {
         assert_eq!((parsed.body, parsed.keep_alive), (body, keep), "{text}");
         assert_eq!(head.status.to_string(), text[..3]);
         let both = head.fields.has(Name::ContentLength) && head.fields.has(Name::TransferEncoding);
-        assert!(!both && !(to == Method::Connect && head.status == 200 && head.fields.has(Name::ContentLength)));
+        assert!(!both);
+        assert!(to != Method::Connect || head.status != 200 || !head.fields.has(Name::ContentLength));
     }
     let bad = [
         ("\r\nHTTP/1.1 200 OK\r\n\r\n", Fault::StartLine),
@@ -330,7 +332,7 @@ fn what_follows_a_response_depends_on_status_and_request() {
         ("HTTP/1.1 200 OK\n\r\n", Fault::LineEnd),
         ("HTTP/1.1 200\n\r\n", Fault::LineEnd),
         ("HTTP/2 200\r\n\r\n", Fault::Version),
-        ("SSH-2.0-x\r\n\r\n", Fault::Version),
+        ("SSH-2.0-x\r\n\r\n", Fault::StartLine),
         ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", Fault::FieldName),
         ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", Fault::FieldName),
         ("HTTP/1.1 200 OK\r\nA: b\nB: c\r\n\r\n", Fault::LineEnd),
@@ -374,7 +376,6 @@ fn heads_are_bounded() {
     let all = "a: b\r\n".repeat(99);
     assert!(request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{all}\r\n")).is_ok());
     assert_eq!(with(&format!("{all}a: b\r\n")), Err(Fault::TooManyFields));
-    assert!(Limits::default().fields <= h1::MAX_FIELDS);
 }
 
 #[test]

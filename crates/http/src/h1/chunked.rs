@@ -193,8 +193,6 @@ fn trailers(input: &[u8]) -> Result<Option<(Option<Fields>, usize)>, Fault> {
         [b'\r' | b'\n', ..] => return Err(Fault::LineEnd),
         _ => {}
     }
-    let mut fields = Fields::new();
-    let Some(length) = head::section(input, &Limits::default(), &mut fields)? else { return Ok(None) };
-    fields.retain(may_trail);
-    Ok(Some(((!fields.is_empty()).then_some(fields), length)))
+    let found = head::section(input, &Limits::default(), may_trail)?;
+    Ok(found.map(|(fields, length)| ((!fields.is_empty()).then_some(fields), length)))
 }

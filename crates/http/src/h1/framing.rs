@@ -9,6 +9,7 @@ pub(super) struct Framing {
     length: Option<u64>,
     coding: Coding,
     hosts: u32,
+    strange_host: bool,
     close: bool,
     keep_alive: bool,
     upgrade_named: bool,
@@ -34,9 +35,7 @@ impl Framing {
         match name {
             Name::Host => {
                 self.hosts += 1;
-                if !value.is_empty() && !target::is_authority(value) {
-                    return Err(Fault::Host);
-                }
+                self.strange_host |= !target::is_authority(value);
             }
             Name::ContentLength => {
                 let length = decimal(value).ok_or(Fault::ContentLength)?;
@@ -57,7 +56,7 @@ impl Framing {
     /// What follows a request.
     pub(super) fn of_request(&self, version: Version, method: Method) -> Result<Body, Fault> {
         // RFC 9112 §3.2.
-        if self.hosts > 1 || self.hosts == 0 && version == Version::Http11 {
+        if self.strange_host || self.hosts > 1 || self.hosts == 0 && version == Version::Http11 {
             return Err(Fault::Host);
         }
         let body = match (self.chunked(version)?, self.length) {

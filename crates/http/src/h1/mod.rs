@@ -7,27 +7,25 @@ mod chunked;
 mod framing;
 mod head;
 mod target;
+mod tokens;
 mod write;
 
 pub use chunked::{Chunked, Piece, may_trail};
 pub use head::{request, response};
 pub use write::{Persist, write_chunk_start, write_end, write_request, write_response};
 
-/// The most fields that a head or a trailer section may have, whatever [`Limits`] say.
-pub const MAX_FIELDS: usize = 100;
-
 /// How large a head may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole head with the empty line at its end, and with empty lines before it. 65536 by default.
     pub head: usize,
-    /// Fields. [`MAX_FIELDS`] by default, which is also the most.
+    /// Fields. 100 by default.
     pub fields: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head: 65536, fields: MAX_FIELDS }
+        Self { head: 65536, fields: 100 }
     }
 }
 
