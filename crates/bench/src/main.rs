@@ -1,14 +1,18 @@
 //! Measurements that anyone can repeat: `cargo build --release && cargo run --release -p veer-bench -- failures`.
 
+mod allocations;
 mod failures;
 mod fairness;
-mod memory;
+mod limits;
 mod side_by_side;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counted = allocations::Counted;
 
 #[derive(Parser)]
 #[command(about = "Measurements of Veer on this machine")]
@@ -32,7 +36,9 @@ enum What {
     },
     /// How evenly the requests of one HTTP/2 connection are spread over ten remote endpoints in three zones
     Fairness,
-    /// Memory of an idle proxy, of idle connections, and its growth with services that are known but not used
+    /// What the kernel takes for what proxies do all day: system calls, sends, wake-ups, copies
+    Limits(limits::Limits),
+    /// Memory of an idle proxy, of idle connections, and its growth with services that are known but not used: part of `side-by-side`
     Memory,
     /// Requests per CPU-second, latency and memory of Veer and of Envoy, HAProxy and nginx doing the same in the same run
     SideBySide(side_by_side::SideBySide),
@@ -44,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let veer = cli.veer.map_or_else(beside, Ok)?;
     match cli.what {
         // Needs Veer only when Veer is among those measured.
-        What::SideBySide(_) => {}
+        What::SideBySide(_) | What::Limits(_) => {}
         _ => ensure!(veer.exists(), "{} is not there: cargo build --release", veer.display()),
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
@@ -52,7 +58,8 @@ fn main() -> anyhow::Result<()> {
         match cli.what {
             What::Failures { rate, only } => failures::run(&veer, rate, &only).await,
             What::Fairness => fairness::run(&veer).await,
-            What::Memory => memory::run(&veer).await,
+            What::Memory => side_by_side::run(&veer, side_by_side::SideBySide::of_memory()).await,
+            What::Limits(flags) => limits::run(&flags),
             What::SideBySide(flags) => side_by_side::run(&veer, flags).await,
         }
     })

@@ -127,19 +127,39 @@ pub enum Indexing {
     Without,
 }
 
-/// Appends a literal field whose name is in the static table; the value is not compressed.
+/// How a field's name is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// Its index in the static table.
+    Index(u8),
+    /// In full.
+    Text(&'static str),
+}
+
+/// Appends a literal field; nothing is compressed.
 ///
 /// # Panics
-/// When the value is longer than 126 bytes: this is for constants.
-pub fn put_literal(block: &mut Vec<u8>, indexing: Indexing, name: u8, value: &str) {
-    let length = u8::try_from(value.len()).ok().filter(|length| *length < 127).expect("a short value");
-    match indexing {
-        Indexing::Incremental => block.push(0x40 | name),
-        Indexing::Without if name < 15 => block.push(name),
-        Indexing::Without => block.extend_from_slice(&[15, name - 15]),
+/// When name or value are longer than 126 bytes: this is for constants.
+pub fn put_literal(block: &mut Vec<u8>, indexing: Indexing, name: Name, value: &str) {
+    match (indexing, name) {
+        (Indexing::Incremental, Name::Index(name)) => block.push(0x40 | name),
+        (Indexing::Without, Name::Index(name)) if name < 15 => block.push(name),
+        (Indexing::Without, Name::Index(name)) => block.extend_from_slice(&[15, name - 15]),
+        (Indexing::Incremental, Name::Text(name)) => {
+            block.push(0x40);
+            put_text(block, name);
+        }
+        (Indexing::Without, Name::Text(name)) => {
+            block.push(0);
+            put_text(block, name);
+        }
     }
-    block.push(length);
-    block.extend_from_slice(value.as_bytes());
+    put_text(block, value);
+}
+
+fn put_text(block: &mut Vec<u8>, text: &str) {
+    block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("a short text"));
+    block.extend_from_slice(text.as_bytes());
 }
 
 /// Whether a response's header block says `:status: 200` as all peers write it: first, by its index in the static table,

@@ -5,12 +5,15 @@
 //! (*coordinated omission*). The caller gets one [`Sample`] per request and keeps what it wants of it in a [`Tally`].
 //!
 //! [`ClosedLoad`] keeps a fixed number of requests in flight (*closed loop*) at next to no cost of its own. It finds out what
-//! a server can do and what it costs; its latencies are those of a saturated server.
+//! a server can do and what it costs; its latencies are those of a saturated server. [`paced::run`] is an open loop that costs as little, to find out
+//! what microseconds a proxy adds.
 
 mod client;
 pub mod closed;
 pub mod frames;
+pub mod paced;
 mod tally;
+mod turn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +26,9 @@ use tokio::time::Instant;
 
 pub use client::{Client, Failure};
 pub use closed::{ClosedLoad, ClosedPlan, ClosedReport, Exchange};
+pub use paced::PacedPlan;
 pub use tally::{Summary, Tally};
+pub use turn::throw_away;
 
 /// What is sent, where, how fast and for how long.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::Sample;
 
-/// Counts and latencies of many samples. Latencies are kept in microseconds to three significant digits.
+/// Counts and latencies of many samples. Latencies are kept in nanoseconds to three significant digits.
 #[derive(Debug, Clone)]
 pub struct Tally {
     requests: u64,
@@ -58,7 +58,7 @@ impl Tally {
     /// One more request that took so long, however it ended.
     pub(crate) fn record(&mut self, latency: Duration) {
         self.requests += 1;
-        let _ = self.latency.record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        let _ = self.latency.record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// The request recorded last was not served.
@@ -80,13 +80,13 @@ impl Tally {
 
     /// The figures.
     pub fn summary(&self) -> Summary {
-        let at = |quantile| Duration::from_micros(self.latency.value_at_quantile(quantile));
+        let at = |quantile| Duration::from_nanos(self.latency.value_at_quantile(quantile));
         Summary {
             requests: self.requests,
             failures: self.failures,
             p50: at(0.5),
             p99: at(0.99),
-            max: Duration::from_micros(self.latency.max()),
+            max: Duration::from_nanos(self.latency.max()),
         }
     }
 

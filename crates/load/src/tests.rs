@@ -97,12 +97,12 @@ async fn hyper_server(http2: bool, status: u16) -> SocketAddr {
 async fn a_closed_loop_is_served_by_another_implementation() {
     let (host, path) = ("test".to_owned(), "/items?n=1".to_owned());
     for (http2, exchange) in [
-        (false, Exchange::Http1 { host: host.clone(), path: path.clone() }),
-        (true, Exchange::Http2 { host, path, streams: 8 }),
+        (false, Exchange::Http1 { host: host.clone(), path: path.clone(), upload: 0 }),
+        (true, Exchange::Http2 { host, path, streams: 8, grpc: None }),
     ] {
-        for status in [200, 404] {
+        for (status, reconnect) in [(200, false), (404, false), (200, !http2)] {
             let target = hyper_server(http2, status).await;
-            let plan = ClosedPlan { target, connections: 3, exchange: exchange.clone() };
+            let plan = ClosedPlan { target, connections: 3, exchange: exchange.clone(), reconnect };
             let load = ClosedLoad::start(plan).await.unwrap();
             let report = load.measure(Duration::from_millis(200)).await;
             assert!(report.summary.requests > 50, "{exchange:?}: {report:?}");
@@ -122,7 +122,7 @@ async fn a_closed_loop_counts_what_breaks_and_goes_on() {
             let _ = stream.read(&mut [0; 1]).await;
         }
     });
-    let plan = ClosedPlan { target, connections: 2, exchange: Exchange::Echo { bytes: 10 } };
+    let plan = ClosedPlan { target, connections: 2, exchange: Exchange::Echo { bytes: 10 }, reconnect: false };
     let load = ClosedLoad::start(plan).await.unwrap();
     let report = load.measure(Duration::from_millis(300)).await;
     assert!(report.summary.requests > 4 && report.summary.failures == report.summary.requests, "{report:?}");

@@ -22,6 +22,8 @@ pub struct Machine {
     pub virtualization: String,
     /// Vulnerabilities' mitigations cost proxies a lot: every one that is on.
     pub mitigations: Vec<String>,
+    /// What the kernel is told about TCP, and how many files a process may open.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Machine {
@@ -44,8 +46,30 @@ impl Machine {
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             virtualization: if has_hypervisor { "virtual machine" } else { "none" }.to_owned(),
             mitigations: mitigations(),
+            settings: settings(),
         }
     }
+}
+
+fn settings() -> Vec<(String, String)> {
+    const NAMES: [&str; 8] = [
+        "net.core.somaxconn",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.tcp_congestion_control",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_wmem",
+        "net.ipv4.tcp_tw_reuse",
+        "net.ipv4.tcp_max_tw_buckets",
+        "kernel.sched_rt_runtime_us",
+    ];
+    let read = |name: &&str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+        Some(((*name).to_owned(), text.split_whitespace().collect::<Vec<_>>().join(" ")))
+    };
+    let mut settings: Vec<_> = NAMES.iter().filter_map(read).collect();
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    settings.push(("open files".to_owned(), files.map_or("unlimited".to_owned(), |files| files.to_string())));
+    settings
 }
 
 fn mitigations() -> Vec<String> {

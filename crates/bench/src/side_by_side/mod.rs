@@ -1,37 +1,35 @@
 //! Veer beside other proxies: the same work, in the same run, on the same core.
 //!
-//! Load and origin share one core, the proxy (both of a pair) has another to itself. Every run starts its proxy afresh; runs
-//! of different proxies take turns, so that a change of the machine's mood hits all of them. The figure that counts is
-//! requests per second of the proxy's CPU time: it does not depend on whether load, origin or proxy was the limit.
+//! Load and origin share one core, the proxy (both of a pair) has another to itself. All contenders of a work are started, then
+//! take turns, so that a change of the machine's mood hits all of them. The figure that counts is requests per second of the
+//! proxy's CPU time: it does not depend on whether load, origin or proxy was the limit.
 
-mod certificates;
-mod floor;
+mod contenders;
+mod drive;
+mod figures;
+mod goals;
 mod machine;
 mod origin;
-mod peers;
 mod process;
+mod programs;
 mod report;
-mod veer;
 mod works;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use rustix::fs::FlockOperation;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
-use veer_load::{ClosedLoad, ClosedPlan};
 
+use self::contenders::Peer;
+use self::drive::Effort;
 use self::machine::Machine;
-use self::origin::Origin;
-use self::peers::{Peer, Running, Stage};
-use self::report::{Report, Run, Settings};
-use self::works::{APPLICATION, ECHO, ECHO_APPLICATION, ORIGIN, Work};
-
-/// For a proxy to serve its first request.
-const START: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
+use self::programs::Stage;
+use self::report::{Report, Settings};
+use self::works::Work;
 
 /// `veer-bench side-by-side`
 #[derive(Args)]
@@ -40,11 +38,14 @@ pub struct SideBySide {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of one run
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Seconds of load before a run counts
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
+    /// One run of a second each: minutes instead of half an hour, for a first look
+    #[arg(long)]
+    quick: bool,
     /// Only these works
     #[arg(long, alias = "work", value_delimiter = ',')]
     works: Vec<Work>,
@@ -65,6 +66,30 @@ pub struct SideBySide {
     output: PathBuf,
 }
 
+impl SideBySide {
+    /// What `veer-bench memory` asks for.
+    pub fn of_memory() -> Self {
+        Self {
+            rounds: 3,
+            seconds: 1.0,
+            warm_up: 0.3,
+            quick: false,
+            works: vec![Work::Rest, Work::Idle, Work::IdleTls, Work::Growth],
+            peers: vec![Peer::Veer],
+            load_core: 0,
+            proxy_core: 1,
+            envoy: PathBuf::new(),
+            output: PathBuf::new(),
+        }
+    }
+
+    fn effort(&self) -> Effort {
+        let rounds = if self.quick { 1 } else { self.rounds };
+        let (span, warm_up) = (Duration::from_secs_f64(self.seconds), Duration::from_secs_f64(self.warm_up));
+        Effort { rounds, span, warm_up }
+    }
+}
+
 /// Measures, prints, and writes the report.
 pub async fn run(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
     // Processes outlive this one when it is killed by a signal, and end when it returns.
@@ -79,106 +104,68 @@ pub async fn run(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
 async fn measure(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
     ensure!(flags.load_core != flags.proxy_core, "load and proxies need a core each");
     ensure!(flags.rounds > 0 && flags.seconds > 0.0, "nothing to measure");
+    let _alone = alone()?;
     let folder = tempfile::Builder::new().prefix("veer-bench-").tempdir()?;
+    // Proxies run in folders of their own.
     let stage = Stage {
-        veer: veer.to_owned(),
-        // Proxies run in folders of their own.
-        envoy: std::path::absolute(&flags.envoy)?,
+        veer: std::path::absolute(veer)?,
+        envoy: std::path::absolute(if flags.envoy.as_os_str().is_empty() { Path::new("envoy") } else { &flags.envoy })?,
         proxy_core: flags.proxy_core,
         load_core: flags.load_core,
         certificates: folder.path().to_owned(),
         floor: folder.path().join("floor"),
     };
-    let or_all = |some: &[_], all: &[_]| if some.is_empty() { all.to_vec() } else { some.to_vec() };
     let works = if flags.works.is_empty() { Work::ALL.to_vec() } else { flags.works.clone() };
-    let peers: Vec<Peer> = or_all(&flags.peers, &Peer::ALL);
+    let peers = if flags.peers.is_empty() { Peer::ALL.to_vec() } else { flags.peers.clone() };
     peers.iter().try_for_each(|peer| peer.check(&stage))?;
-    certificates::write(&stage.certificates)?;
+    programs::certificates::write(&stage.certificates)?;
     if peers.contains(&Peer::Floor) {
-        floor::build(&stage.floor)?;
+        programs::build_floor(&stage.floor)?;
     }
     // Before this process sees one core only.
     let machine = Machine::describe();
     process::pin(None, stage.load_core)?;
-    let _origin = Origin::start(&[ORIGIN, APPLICATION], &[ECHO, ECHO_APPLICATION]).await?;
+    let effort = flags.effort();
     let settings = Settings {
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-        rounds: flags.rounds,
+        rounds: effort.rounds,
         seconds: flags.seconds,
         warm_up: flags.warm_up,
     };
     let versions = peers.iter().filter_map(|peer| peer.version(&stage)).collect();
     let mut report = Report::new(machine, versions, settings);
+    let begun = tokio::time::Instant::now();
     for work in works {
-        for round in 0..flags.rounds {
-            for peer in peers.iter().filter(|peer| peer.does(work)) {
-                let name = format!("{:?}-{:?}-{round}", work, peer).to_lowercase();
-                let folder = folder.path().join(&name);
-                std::fs::create_dir(&folder)?;
-                let run = one(*peer, work, &stage, &folder, &flags).await;
-                let run = run.with_context(|| format!("{}, {}, {}", work.title(), peer.title(), logs(&folder)))?;
-                eprintln!("{name}: {run}");
-                report.add(work, *peer, run);
+        let contenders = work.contenders(&peers);
+        let mut sink = |contender: contenders::Contender, run: anyhow::Result<figures::Run>| {
+            let who = format!("{} {}", work.name(), contender.name());
+            match &run {
+                Ok(run) => eprintln!("{who}: {run}"),
+                Err(error) => eprintln!("{who} DID NOT RUN: {error:#}"),
             }
-        }
+            report.add(work, contender, run);
+        };
+        drive::work(work, &contenders, &stage, effort, folder.path(), &mut sink).await?;
         println!("\n{}", report.table(work));
+        eprintln!("{:.0} s so far", begun.elapsed().as_secs_f64());
+    }
+    if flags.output.as_os_str().is_empty() {
+        return Ok(());
     }
     report.write(&flags.output)?;
     println!("\nwritten to {}", flags.output.display());
+    let errors: Vec<String> = report.errors().collect();
+    ensure!(errors.is_empty(), "not everything ran:\n{}", errors.join("\n"));
     Ok(())
 }
 
-/// One run of one peer.
-async fn one(peer: Peer, work: Work, stage: &Stage, folder: &Path, flags: &SideBySide) -> anyhow::Result<Run> {
-    let mut running = peer.start(work, stage, folder).await?;
-    let load = serving(&mut running, work).await?;
-    load.measure(Duration::from_secs_f64(flags.warm_up)).await;
-    let proxies = process::with_children(&running.roots)?;
-    let own = [std::process::id()];
-    let before = (process::cpu_time(&proxies)?, process::cpu_time(&own)?);
-    let measured = load.measure(Duration::from_secs_f64(flags.seconds)).await;
-    let after = (process::cpu_time(&proxies)?, process::cpu_time(&own)?);
-    ensure!(measured.summary.requests > measured.summary.failures, "nothing was served: {:?}", measured.reasons);
-    Ok(Run::new(&measured, after.0 - before.0, after.1 - before.1, process::peak_memory(&proxies)?))
-}
-
-/// Starts the load once the proxy serves.
-async fn serving(running: &mut Running, work: Work) -> anyhow::Result<ClosedLoad> {
-    let plan =
-        ClosedPlan { target: running.target, connections: work.connections(), exchange: work.exchange(&running.host) };
-    let begun = Instant::now();
-    let mut last = String::new();
-    // One connection first: a proxy that is only half up must not be met by all.
-    let mut first = None;
-    loop {
-        running.processes.iter_mut().try_for_each(process::Process::check)?;
-        match &first {
-            None => match ClosedLoad::start(ClosedPlan { connections: 1, ..plan.clone() }).await {
-                Ok(load) => first = Some(load),
-                Err(failure) => {
-                    last = failure.to_string();
-                    tokio::time::sleep(POLL).await;
-                }
-            },
-            Some(load) => {
-                let seen = load.measure(POLL).await;
-                if seen.summary.failures == 0 && seen.summary.requests > 0 {
-                    return Ok(ClosedLoad::start(plan).await?);
-                }
-                last = format!("{} requests, {:?}", seen.summary.requests, seen.reasons);
-            }
-        }
-        ensure!(begun.elapsed() < START, "does not serve within {START:?}: {last}");
+/// Waits until no other measurement runs on this machine: both would be wrong, and want the same addresses.
+fn alone() -> anyhow::Result<File> {
+    let path = std::env::temp_dir().join("veer-bench.lock");
+    let file = File::options().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        eprintln!("waiting for another measurement to end");
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
     }
-}
-
-/// What the proxies of a run said.
-fn logs(folder: &Path) -> String {
-    let mut said = String::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "log") {
-            said += &std::fs::read_to_string(entry.path()).unwrap_or_default();
-        }
-    }
-    if said.is_empty() { "which said nothing".to_owned() } else { format!("which said:\n{said}") }
+    Ok(file)
 }

@@ -128,6 +128,61 @@ pub fn peak_memory(pids: &[u32]) -> anyhow::Result<u64> {
     Ok(total)
 }
 
+/// Memory that processes have now, in bytes, added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    /// `VmRSS`: pages in RAM; those that processes share count for each.
+    pub resident: u64,
+    /// The same of the largest process.
+    pub largest_peak: u64,
+    /// `Pss`: shared pages count by share.
+    pub proportional: u64,
+    /// Pages that no other process has.
+    pub private: u64,
+}
+
+impl Memory {
+    /// Of these processes.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn of(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut total = Self::default();
+        for pid in pids {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            total.resident += kilobytes(&status, &["VmRSS:"]);
+            total.largest_peak = total.largest_peak.max(kilobytes(&status, &["VmHWM:"]));
+            let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            total.proportional += kilobytes(&rollup, &["Pss:"]);
+            total.private += kilobytes(&rollup, &["Private_Clean:", "Private_Dirty:"]);
+        }
+        Ok(total)
+    }
+}
+
+/// The lines of these names in a file of `/proc`, added up, in bytes.
+fn kilobytes(text: &str, names: &[&str]) -> u64 {
+    let value = |line: &str| {
+        let (name, value) = line.split_once(char::is_whitespace)?;
+        names.contains(&name).then(|| value.trim().trim_end_matches(" kB").parse::<u64>().ok())?
+    };
+    1024 * text.lines().filter_map(value).sum::<u64>()
+}
+
+/// Time that a core has been busy since the machine started, with whatever.
+///
+/// # Errors
+/// When there is no such core.
+pub fn core_busy(core: usize) -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name)).context("no such core")?;
+    let fields: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    // user nice system idle iowait irq softirq steal
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|n| fields.get(*n)).sum();
+    Ok(Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
 fn numbers(folder: &str) -> anyhow::Result<Vec<u32>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.to_owned())?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -155,6 +210,8 @@ mod tests {
         };
         assert!(threads_cpu_time(all[1])? > Duration::ZERO);
         assert!(peak_memory(&all)? > 0);
+        let memory = Memory::of(&all)?;
+        assert!(memory.resident >= memory.proportional && memory.private > 0, "{memory:?}");
         process.check()?;
         drop(process);
         while Path::new(&format!("/proc/{}/task", all[1])).exists() {

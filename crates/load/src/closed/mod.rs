@@ -3,8 +3,6 @@
 //! The generator must cost less than what it measures, so it speaks to sockets directly: requests are bytes that were
 //! written once, answers are read only as far as their status and their end.
 
-mod echo;
-mod http1;
 mod http2;
 
 use std::collections::BTreeMap;
@@ -16,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::turn::{Fault, Message, ending};
 use crate::{Failure, Summary, Tally};
 
 /// Between attempts to open a connection anew.
@@ -30,6 +29,8 @@ pub struct ClosedPlan {
     pub connections: usize,
     /// What happens on each.
     pub exchange: Exchange,
+    /// A new connection for every request; opening it counts as part of the request. Not over HTTP/2.
+    pub reconnect: bool,
 }
 
 /// What happens on a connection, again and again.
@@ -41,8 +42,10 @@ pub enum Exchange {
         host: String,
         /// Path and query.
         path: String,
+        /// Length of the body of a POST; 0: a GET.
+        upload: usize,
     },
-    /// GETs over HTTP/2 with prior knowledge.
+    /// GETs, or calls, over HTTP/2 with prior knowledge.
     Http2 {
         /// `:authority`
         host: String,
@@ -50,12 +53,25 @@ pub enum Exchange {
         path: String,
         /// Requests in flight per connection.
         streams: usize,
+        /// gRPC calls with a message of so many bytes, whose answers must end with trailers.
+        grpc: Option<usize>,
     },
     /// So many bytes, which must all come back.
     Echo {
         /// Length of a message.
         bytes: usize,
     },
+}
+
+impl Exchange {
+    /// What is sent one at a time; nothing for HTTP/2. `last`: the connection ends after each.
+    pub(crate) fn message(&self, last: bool) -> Option<Message> {
+        match self {
+            Self::Http1 { host, path, upload } => Some(Message::http1(host, path, *upload, last)),
+            Self::Http2 { .. } => None,
+            Self::Echo { bytes } => Some(Message::echo(*bytes)),
+        }
+    }
 }
 
 /// A load that runs until dropped.
@@ -96,21 +112,27 @@ impl ClosedLoad {
             streams.push(connect(plan.target).await.map_err(|error| Failure::Connect(error.to_string()))?);
         }
         let mut tasks = JoinSet::new();
+        let message = plan.exchange.message(plan.reconnect);
         for stream in streams {
-            tasks.spawn(drive(Arc::clone(&plan), stream, Counter(Arc::clone(&tally))));
+            tasks.spawn(drive(Arc::clone(&plan), message.clone(), stream, Counter(Arc::clone(&tally))));
         }
         Ok(Self { tally, _tasks: tasks })
     }
 
     /// What ends from now on, for so long. Call it once before for the warm-up.
     pub async fn measure(&self, span: Duration) -> ClosedReport {
-        let take = || std::mem::take(&mut *self.tally.lock().unwrap_or_else(|e| e.into_inner()));
-        take();
+        self.take();
         let begun = Instant::now();
         tokio::time::sleep(span).await;
         let elapsed = begun.elapsed();
-        let tally = take();
-        ClosedReport { elapsed, summary: tally.summary(), reasons: tally.reasons().clone() }
+        let (summary, reasons) = self.take();
+        ClosedReport { elapsed, summary, reasons }
+    }
+
+    /// What has ended since this was last asked, and why requests failed.
+    pub fn take(&self) -> (Summary, BTreeMap<String, u64>) {
+        let tally = std::mem::take(&mut *self.tally.lock().unwrap_or_else(|e| e.into_inner()));
+        (tally.summary(), tally.reasons().clone())
     }
 }
 
@@ -130,12 +152,12 @@ impl Counter {
     }
 }
 
-async fn drive(plan: Arc<ClosedPlan>, mut stream: TcpStream, counter: Counter) {
+async fn drive(plan: Arc<ClosedPlan>, message: Option<Message>, mut stream: TcpStream, counter: Counter) {
     loop {
-        match &plan.exchange {
-            Exchange::Http1 { host, path } => http1::run(&mut stream, host, path, &counter).await,
-            Exchange::Http2 { host, path, streams } => http2::run(&mut stream, host, path, *streams, &counter).await,
-            Exchange::Echo { bytes } => echo::run(&mut stream, *bytes, &counter).await,
+        match (&message, &plan.exchange) {
+            (Some(message), _) if plan.reconnect => reconnecting(&plan, message, stream, &counter).await,
+            (Some(message), _) => keeping(message, &mut stream, &counter).await,
+            (None, exchange) => http2::run(&mut stream, exchange, &counter).await,
         }
         stream = loop {
             let begun = Instant::now();
@@ -148,16 +170,42 @@ async fn drive(plan: Arc<ClosedPlan>, mut stream: TcpStream, counter: Counter) {
     }
 }
 
-async fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
+/// Until the connection breaks.
+async fn keeping(message: &Message, stream: &mut TcpStream, counter: &Counter) {
+    let mut turn = message.turn();
+    loop {
+        let begun = Instant::now();
+        match turn.take(stream).await {
+            Ok(()) => counter.served(begun),
+            Err(Fault::Refused(reason)) => counter.failed(begun, reason),
+            Err(Fault::Broken(reason)) => return counter.failed(begun, reason),
+        }
+    }
+}
+
+/// Until a connection breaks or is refused.
+async fn reconnecting(plan: &ClosedPlan, message: &Message, first: TcpStream, counter: &Counter) {
+    let (mut turn, mut first) = (message.turn(), Some(first));
+    loop {
+        let begun = Instant::now();
+        let opened = match first.take() {
+            Some(stream) => Ok(stream),
+            None => connect(plan.target).await,
+        };
+        let taken = match opened {
+            Ok(mut stream) => turn.take(&mut stream).await,
+            Err(error) => Err(Fault::Broken(Failure::Connect(error.to_string()).to_string())),
+        };
+        match taken {
+            Ok(()) => counter.served(begun),
+            Err(Fault::Refused(reason)) => counter.failed(begun, reason),
+            Err(Fault::Broken(reason)) => return counter.failed(begun, reason),
+        }
+    }
+}
+
+pub(crate) async fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// The end of a connection as a reason.
-fn broken(read: std::io::Result<usize>) -> String {
-    match read {
-        Ok(_) => Failure::Broken("connection closed".to_owned()).to_string(),
-        Err(error) => Failure::Broken(error.to_string()).to_string(),
-    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-const SOURCE: &str = include_str!("../../../../benches/floor/relay.c");
+const SOURCE: &str = include_str!("../../../../../benches/floor/relay.c");
 
 /// Compiles it to `program`.
 pub fn build(program: &Path) -> anyhow::Result<()> {

@@ -1,0 +1,87 @@
+//! At a rate: latency from when a request was due, and what of it is the proxy's.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use veer_load::{ClosedLoad, ClosedReport, PacedPlan, paced};
+
+use super::closed::{add, served};
+use super::{Clock, Effort, Entry, plan};
+use crate::side_by_side::figures::{Figure, Run};
+use crate::side_by_side::programs::{ORIGINS, Stage};
+use crate::side_by_side::works::{Rate, Shape};
+
+/// Percentiles need more requests than CPU time does.
+const LONGER: u32 = 2;
+/// To find out what a proxy can do.
+const SATURATION: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `direct` keeps what load and origin alone took, for the contenders of a round.
+pub(super) async fn run(
+    entry: &mut Entry,
+    shape: &Shape,
+    rate: Rate,
+    stage: &Stage,
+    effort: Effort,
+    direct: &mut Option<ClosedReport>,
+) -> anyhow::Result<Run> {
+    let rate = match rate {
+        Rate::Fixed(rate) => rate,
+        Rate::Share(share) => {
+            // Every proxy has its own rate, so that each needs its own comparison.
+            *direct = None;
+            share * saturation(entry, shape).await?
+        }
+    };
+    let running = &entry.running;
+    if direct.is_none() {
+        *direct = Some(at(ORIGINS[0], &running.host, shape, rate, effort).await?);
+    }
+    let direct = direct.as_ref().context("no comparison")?;
+    if entry.is_direct() {
+        let mut run = Run::default();
+        add(&mut run, direct);
+        return Ok(run);
+    }
+    let clock = Clock::read(running, stage)?;
+    let measured = at(running.target, &running.host, shape, rate, effort).await?;
+    // What came before it counted has cost as well.
+    let all = served(&measured)? as f64 * (1.0 + effort.warm_up.as_secs_f64() / span(effort).as_secs_f64());
+    let mut run = clock.since(running, stage, all as u64)?;
+    add(&mut run, &measured);
+    let added = |of: fn(&ClosedReport) -> Duration| (of(&measured).as_secs_f64() - of(direct).as_secs_f64()) * 1e6;
+    run.set(Figure::P50AddedUs, added(|report| report.summary.p50));
+    run.set(Figure::P99AddedUs, added(|report| report.summary.p99));
+    Ok(run)
+}
+
+async fn at(target: SocketAddr, host: &str, shape: &Shape, rate: f64, effort: Effort) -> anyhow::Result<ClosedReport> {
+    let plan = PacedPlan {
+        target,
+        connections: shape.connections,
+        exchange: shape.exchange(host),
+        rate,
+        warm_up: effort.warm_up,
+        span: span(effort),
+        patience: PATIENCE,
+    };
+    Ok(paced::run(plan).await?)
+}
+
+fn span(effort: Effort) -> Duration {
+    LONGER * effort.span
+}
+
+/// Requests per second in a closed loop, measured once.
+async fn saturation(entry: &mut Entry, shape: &Shape) -> anyhow::Result<f64> {
+    if let Some(rate) = entry.saturated_at {
+        return Ok(rate);
+    }
+    let load = ClosedLoad::start(plan(&entry.running, shape)).await?;
+    load.measure(SATURATION / 2).await;
+    let rate = load.measure(SATURATION).await.rate();
+    entry.saturated_at = Some(rate);
+    Ok(rate)
+}
