@@ -1,6 +1,7 @@
 //! Measurements that anyone can repeat: `cargo build --release && cargo run --release -p veer-bench -- failures`.
 
 mod allocations;
+mod choice;
 mod failures;
 mod fairness;
 mod limits;
