@@ -17,6 +17,7 @@ fn main() {
     run(2000, "warm-up", unary);
     run(batches, "unary, GET, 100 bytes back", unary);
     run(batches, "unary, gRPC, 100 bytes each way, trailers", grpc);
+    run(batches, "the same, each with a trace of its own", traced);
 }
 
 fn run(batches: usize, name: &str, batch: fn(&mut Ends)) {
@@ -97,20 +98,33 @@ impl Ends {
 }
 
 fn unary(ends: &mut Ends) {
-    exchange(ends, false);
+    exchange(ends, false, false);
 }
 
 fn grpc(ends: &mut Ends) {
-    exchange(ends, true);
+    exchange(ends, true, false);
 }
 
-fn exchange(ends: &mut Ends, grpc: bool) {
+fn traced(ends: &mut Ends) {
+    exchange(ends, true, true);
+}
+
+fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
     let mut trailers = veer_http::Fields::new();
     trailers.push(Name::GrpcStatus, b"0");
+    let heads: Vec<_> = (0..BATCH as u64)
+        .map(|n| {
+            let mut head = if grpc { ends.post.clone() } else { ends.get.clone() };
+            if traced {
+                let trace = format!("00-{:032x}-{:016x}-01", (ends.count + n) * 0x9E37_79B9_7F4A_7C15, ends.count + n);
+                head.fields.push(Name::Traceparent, trace.as_bytes());
+            }
+            head
+        })
+        .collect();
     let start = now();
-    for _ in 0..BATCH {
+    for head in &heads {
         ends.count += 1;
-        let head = if grpc { &ends.post } else { &ends.get };
         let id = ends.client.request(head, !grpc, ends.count).expect("the peer takes 16 streams");
         if grpc {
             assert!(ends.client.data(id, &mut ends.body.clone(), true));

@@ -14,7 +14,7 @@ pub struct Fields {
     list: Vec<Field>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Field {
     name: Span,
     value: Span,
@@ -192,9 +192,13 @@ impl Fields {
     }
 
     /// Adds a field at the end whose name somebody has recognised already: `known` is `Name::of(name)`. Name and value are trusted.
+    #[inline]
     pub fn push_as(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool) {
-        let name = self.keep(name);
-        let value = self.keep(value);
+        let start = self.text.len();
+        self.text.reserve(name.len() + value.len());
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        let (name, value) = (Span::new(start, name.len()), Span::new(start + name.len(), value.len()));
         self.list.push(Field { name, value, known, sensitive, line: false });
     }
 
@@ -260,6 +264,19 @@ impl Fields {
     /// How many bytes lie in the buffer: about what writing them takes.
     pub(crate) fn text_len(&self) -> usize {
         self.text.len()
+    }
+
+    /// A copy that uses the room of `room`.
+    pub(crate) fn copy_into(&self, mut room: Fields) -> Fields {
+        room.clear();
+        room.text.extend_from_slice(&self.text);
+        room.list.extend_from_slice(&self.list);
+        room
+    }
+
+    /// Whether buffers and places are the same: more than equal. Does not look into the fields, so that it is cheap.
+    pub(crate) fn is_identical(&self, other: &Fields) -> bool {
+        self.text.len() == other.text.len() && self.text == other.text && self.list == other.list
     }
 
     /// How many bytes fit into the buffer.

@@ -230,6 +230,19 @@ impl RequestHead {
         self.protocol = Some(self.fields.keep(protocol));
     }
 
+    /// A copy whose fields use the room of `room`.
+    pub(crate) fn copy_into(&self, room: Fields) -> Self {
+        Self { fields: self.fields.copy_into(room), ..*self }
+    }
+
+    /// Whether all is the same and lies at the same places.
+    pub(crate) fn is_identical(&self, other: &Self) -> bool {
+        let places = |head: &Self| (head.other_method, head.authority, head.target, head.protocol);
+        (self.method, self.scheme) == (other.method, other.scheme)
+            && places(self) == places(other)
+            && self.fields.is_identical(&other.fields)
+    }
+
     /// Targets are held as checked ASCII.
     fn text(&self, span: Span) -> &str {
         std::str::from_utf8(self.fields.bytes(span)).unwrap_or_default()

@@ -6,7 +6,7 @@
 mod chunked;
 mod framing;
 mod head;
-mod target;
+pub(crate) mod target;
 mod tokens;
 mod write;
 

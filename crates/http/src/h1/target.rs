@@ -57,7 +57,7 @@ fn has_scheme(text: &[u8], scheme: &[u8]) -> bool {
 }
 
 /// Host and perhaps a port, without user information (RFC 3986 §3.2, RFC 9110 §4.2.4). The host may be empty.
-pub(super) fn is_authority(text: &[u8]) -> bool {
+pub(crate) fn is_authority(text: &[u8]) -> bool {
     let end = match text {
         [b'[', ..] => match text.iter().position(|byte| *byte == b']') {
             Some(end) if end > 1 && text[1..end].iter().all(|byte| is_host(*byte) || *byte == b':') => end + 1,
@@ -73,7 +73,7 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
 }
 
 /// Whether a well-formed authority names both host and port.
-fn has_port(authority: &[u8]) -> bool {
+pub(crate) fn has_port(authority: &[u8]) -> bool {
     let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     digits > 0 && authority.len() > digits + 1 && authority[authority.len() - digits - 1] == b':'
 }

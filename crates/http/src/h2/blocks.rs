@@ -84,7 +84,7 @@ impl<S> Connection<S> {
             self.skipped = (self.newest + 1, id);
         }
         self.newest = id;
-        if self.is_ignored(id) {
+        if self.is_beyond(id) {
             // The peer will see from our GOAWAY that nobody looks at it.
             self.discard(block)?;
             return self.flood.vain_frame().map(|()| None);
@@ -96,15 +96,24 @@ impl<S> Connection<S> {
             self.discard(block)?;
             return self.refuse(id, Code::REFUSED_STREAM);
         }
-        let mut head = RequestHead::default();
-        head.fields = self.fields();
-        let verdict = section::request(&mut self.decoder, block, &self.config, &mut head).map_err(compression)?;
-        let promised = match verdict {
-            // RFC 9110 §9.3.6: CONNECT has no body, what follows is the tunnel's.
-            Verdict::Good { .. } if head.method() == Method::Connect => UNKNOWN,
-            Verdict::Good { promised } => promised,
-            Verdict::Malformed => return self.refuse(id, Code::PROTOCOL_ERROR),
-            Verdict::TooLarge => return self.too_large(id, end),
+        let (room, before) = (self.fields(), self.decoder.state());
+        let (head, promised) = match self.memos.requests.read(block, before, room) {
+            Ok(known) => known,
+            Err(room) => {
+                let mut head = RequestHead::default();
+                head.fields = room;
+                let verdict =
+                    section::request(&mut self.decoder, block, &self.config, &mut head).map_err(compression)?;
+                let promised = match verdict {
+                    // RFC 9110 §9.3.6: CONNECT has no body, what follows is the tunnel's.
+                    Verdict::Good { .. } if head.method() == Method::Connect => UNKNOWN,
+                    Verdict::Good { promised } => promised,
+                    Verdict::Malformed => return self.refuse(id, Code::PROTOCOL_ERROR),
+                    Verdict::TooLarge => return self.too_large(id, end),
+                };
+                self.memos.requests.keep_read(block, [before, self.decoder.state()], &head, promised);
+                (head, promised)
+            }
         };
         if end && promised != UNKNOWN && promised != 0 {
             return self.refuse(id, Code::PROTOCOL_ERROR);
@@ -117,9 +126,18 @@ impl<S> Connection<S> {
     }
 
     fn on_response(&mut self, id: StreamId, end: bool, block: &[u8]) -> Outcome {
-        let mut head = ResponseHead { fields: self.fields(), ..ResponseHead::default() };
-        let verdict = section::response(&mut self.decoder, block, &self.config, &mut head).map_err(compression)?;
-        let Verdict::Good { promised } = verdict else { return self.unfit(id, verdict) };
+        let (room, before) = (self.fields(), self.decoder.state());
+        let (head, promised) = match self.memos.responses.read(block, before, room) {
+            Ok(known) => known,
+            Err(fields) => {
+                let mut head = ResponseHead { fields, ..ResponseHead::default() };
+                let verdict =
+                    section::response(&mut self.decoder, block, &self.config, &mut head).map_err(compression)?;
+                let Verdict::Good { promised } = verdict else { return self.unfit(id, verdict) };
+                self.memos.responses.keep_read(block, [before, self.decoder.state()], &head, promised);
+                (head, promised)
+            }
+        };
         if head.is_informational() {
             if end {
                 return self.stream_error(id, Code::PROTOCOL_ERROR);
@@ -147,13 +165,21 @@ impl<S> Connection<S> {
     }
 
     fn on_trailers(&mut self, id: StreamId, end: bool, block: &[u8]) -> Outcome {
-        let mut fields = self.fields();
-        let verdict = section::trailers(&mut self.decoder, block, &self.config, &mut fields).map_err(compression)?;
+        let (room, before) = (self.fields(), self.decoder.state());
+        let fields = match self.memos.trailers_read.read(block, before, room) {
+            Ok((known, _)) => known,
+            Err(mut fields) => {
+                let verdict =
+                    section::trailers(&mut self.decoder, block, &self.config, &mut fields).map_err(compression)?;
+                let Verdict::Good { .. } = verdict else { return self.unfit(id, verdict) };
+                self.memos.trailers_read.keep_read(block, [before, self.decoder.state()], &fields, UNKNOWN);
+                fields
+            }
+        };
         let whole = self.streams.get(id).is_some_and(|stream| stream.count_body(0, true));
         if !end || !whole {
             return self.stream_error(id, Code::PROTOCOL_ERROR);
         }
-        let Verdict::Good { .. } = verdict else { return self.unfit(id, verdict) };
         self.end_remote(id);
         Ok(Some(Event::Trailers { id, fields }))
     }

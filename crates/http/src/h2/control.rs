@@ -136,19 +136,18 @@ impl<S> Connection<S> {
         if payload.len() < 8 {
             return Err(Fault::size("GOAWAY is shorter than 8 bytes"));
         }
-        self.flood.vain_frame()?;
         let last = (frame::number(payload) & MAX_31).min(self.left.unwrap_or(MAX_31));
         let code = Code(frame::number(&payload[4..]));
         self.left = Some(last);
-        if !self.server {
-            let mut lost: Vec<_> =
-                self.streams.iter_mut().filter(|s| s.id > last && !s.is_closed()).map(|s| s.id).collect();
-            lost.sort_unstable();
-            for id in lost {
-                self.close(id);
-                self.events.push_back(Event::Reset { id, code: Code::REFUSED_STREAM, untouched: true });
-            }
+        let lost =
+            self.streams.iter_mut().find(|stream| stream.id > last && !stream.is_closed()).map(|stream| stream.id);
+        if let Some(id) = lost.filter(|_| !self.server) {
+            // One at a time, each with the same frame.
+            self.again = true;
+            self.close(id);
+            return Ok(Some(Event::Reset { id, code: Code::REFUSED_STREAM, untouched: true }));
         }
+        self.flood.vain_frame()?;
         Ok(Some(Event::GoAway { last, code }))
     }
 

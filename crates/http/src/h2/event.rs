@@ -54,7 +54,7 @@ pub enum Event {
         /// The peer says that it has done nothing with the request: it can be sent again elsewhere (RFC 9113 §8.7).
         untouched: bool,
     },
-    /// The peer wants no more streams. A client gets a [`Event::Reset`] for each stream above `last` behind this.
+    /// The peer wants no more streams. A client got an [`Event::Reset`] for each stream above `last` before this.
     GoAway {
         /// The last stream that the peer may have looked at.
         last: StreamId,

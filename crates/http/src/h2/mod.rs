@@ -13,6 +13,7 @@ mod control;
 mod event;
 mod flood;
 mod frame;
+mod memo;
 mod output;
 mod receive;
 mod section;
@@ -34,6 +35,7 @@ use crate::Fields;
 use crate::hpack::{Decoder, Encoder};
 use flood::Flood;
 use frame::{PREFACE, WINDOW};
+use memo::Memos;
 use settings::Peer;
 use stream::{Half, Stream, Streams};
 
@@ -51,8 +53,8 @@ pub struct Connection<S> {
     /// Streams that are not closed in both directions: what limits on streams count.
     active: usize,
     output: Output,
-    /// What one frame caused beyond its first event.
-    events: VecDeque<Event>,
+    /// The frame at hand causes more than one event: it stays in the input.
+    again: bool,
     /// Blocked streams that only the connection's window or the output's room holds up, in turn.
     ready: VecDeque<StreamId>,
     /// What we may send over all streams.
@@ -75,6 +77,7 @@ pub struct Connection<S> {
     next: StreamId,
     /// Streams that were reset here, the newest last.
     resets: VecDeque<StreamId>,
+    memos: Memos,
     /// Room for heads to come.
     spare: Vec<Fields>,
     flood: Flood,
@@ -132,7 +135,7 @@ impl<S> Connection<S> {
             streams: Streams::default(),
             active: 0,
             output,
-            events: VecDeque::new(),
+            again: false,
             ready: VecDeque::new(),
             send_window: WINDOW,
             receive_window: config.connection_window,
@@ -144,6 +147,7 @@ impl<S> Connection<S> {
             skipped: (0, 0),
             next: 1,
             resets: VecDeque::new(),
+            memos: Memos::default(),
             spare: Vec::new(),
             flood: Flood::default(),
             fault: None,
@@ -218,6 +222,7 @@ impl<S> Connection<S> {
         self.streams.shrink();
         self.output.shrink();
         self.spare = Vec::new();
+        self.memos = Memos::default();
         if self.ready.is_empty() {
             self.ready = VecDeque::new();
         }
@@ -225,9 +230,6 @@ impl<S> Connection<S> {
             self.ready = VecDeque::new();
             // What was under way when these were reset has long come.
             self.resets = VecDeque::new();
-        }
-        if self.events.is_empty() {
-            self.events = VecDeque::new();
         }
     }
 
@@ -239,7 +241,6 @@ impl<S> Connection<S> {
             + self.spare.capacity()
             + self.ready.capacity()
             + self.resets.capacity()
-            + self.events.capacity()
     }
 
     /// Whether the peer has not opened the stream yet, or cannot.
@@ -250,7 +251,12 @@ impl<S> Connection<S> {
     /// Whether frames of this stream are to be ignored: they may still be under way since the peer does not know yet that we have reset
     /// it, or that we have left (RFC 9113 §5.1, §6.8).
     fn is_ignored(&self, id: StreamId) -> bool {
-        matches!(self.leaving, Leaving::Above(last) if self.server && id > last) || self.resets.contains(&id)
+        self.is_beyond(id) || self.resets.contains(&id)
+    }
+
+    /// Whether the stream is one that we have told the peer not to look at.
+    fn is_beyond(&self, id: StreamId) -> bool {
+        matches!(self.leaving, Leaving::Above(last) if self.server && id > last)
     }
 
     /// Queues RST_STREAM and remembers it.

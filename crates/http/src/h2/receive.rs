@@ -1,5 +1,7 @@
 //! What the peer sends: frames in, events out.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::code::{Code, Fault};
@@ -36,9 +38,6 @@ impl<S> Connection<S> {
     }
 
     fn next_event(&mut self, input: &mut BytesMut) -> Outcome {
-        if !self.events.is_empty() {
-            return Ok(self.events.pop_front());
-        }
         if self.opening == Opening::Preface && !self.preface(input)? {
             return Ok(None);
         }
@@ -47,19 +46,20 @@ impl<S> Connection<S> {
             if input.len() < HEAD + head.length {
                 break;
             }
-            let event = if head.kind == kind::DATA {
-                input.advance(HEAD);
-                self.on_data(&head, input)?
+            let outcome = if head.kind == kind::DATA {
+                self.on_data(&head, input)
             } else {
-                let event = self.on_frame(&head, &input[HEAD..HEAD + head.length])?;
-                input.advance(HEAD + head.length);
-                event
+                let outcome = self.on_frame(&head, &input[HEAD..HEAD + head.length]);
+                if !std::mem::take(&mut self.again) {
+                    input.advance(HEAD + head.length);
+                }
+                outcome
             };
             if self.server && self.output.remaining() > UNREADABLE {
                 return Err(Fault::new(Code::ENHANCE_YOUR_CALM, "the peer does not read its answers"));
             }
-            if event.is_some() {
-                return Ok(event);
+            if !matches!(outcome, Ok(None)) {
+                return outcome;
             }
         }
         Ok(None)
@@ -113,13 +113,13 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The frame's head is taken off the input already.
+    /// The frame is taken off the input.
     fn on_data(&mut self, head: &FrameHead, input: &mut BytesMut) -> Outcome {
         let (id, end) = (head.id, head.has(flag::END_STREAM));
         if self.is_idle(id) {
             return Err(Fault::protocol("DATA on no stream or on an idle one"));
         }
-        let place = head.data(&input[..head.length])?;
+        let place = head.data(&input[HEAD..HEAD + head.length])?;
         let flow = head.length as u32;
         let Some(left) = self.receive_window.checked_sub(flow) else {
             return Err(Fault::new(Code::FLOW_CONTROL_ERROR, "more DATA than the connection's window permits"));
@@ -133,11 +133,15 @@ impl<S> Connection<S> {
             Some(stream) if i64::from(stream.receive_window) < i64::from(flow) => Some(Code::FLOW_CONTROL_ERROR),
             Some(stream) => {
                 stream.receive_window -= flow as i32;
-                (!stream.count_body(place.len(), end)).then_some(Code::PROTOCOL_ERROR)
+                let fits = stream.count_body(place.len(), end);
+                if fits {
+                    stream.held += flow;
+                }
+                (!fits).then_some(Code::PROTOCOL_ERROR)
             }
         };
         if let Some(code) = wrong {
-            input.advance(head.length);
+            input.advance(HEAD + head.length);
             self.release_connection(flow);
             return self.stray(id, code);
         }
@@ -148,9 +152,6 @@ impl<S> Connection<S> {
             self.flood.vain_frame()?;
         } else {
             self.flood.worked();
-        }
-        if let Some(stream) = self.streams.get(id) {
-            stream.held += flow;
         }
         if data.is_empty() && !end {
             // Padding alone concerns nobody.
@@ -184,15 +185,15 @@ impl<S> Connection<S> {
     }
 }
 
-/// Takes a payload off the input, and its data out of that.
-fn take(input: &mut BytesMut, data: std::ops::Range<usize>, length: usize) -> Bytes {
-    if data.len() > COPIED {
-        let mut payload = input.split_to(length).freeze();
-        payload.truncate(data.end);
-        payload.advance(data.start);
-        return payload;
+/// Takes a frame off the input, and its data out of that.
+fn take(input: &mut BytesMut, data: Range<usize>, length: usize) -> Bytes {
+    if data.len() <= COPIED {
+        let copy = Bytes::copy_from_slice(&input[HEAD + data.start..HEAD + data.end]);
+        input.advance(HEAD + length);
+        return copy;
     }
-    let copy = Bytes::copy_from_slice(&input[data]);
-    input.advance(length);
-    copy
+    let mut frame = input.split_to(HEAD + length).freeze();
+    frame.truncate(HEAD + data.end);
+    frame.advance(HEAD + data.start);
+    frame
 }

@@ -4,8 +4,9 @@
 
 use super::settings::Config;
 use super::stream::UNKNOWN;
-use crate::fields::is_token;
+use crate::h1::target::{has_port, is_authority};
 use crate::hpack::{Decoder, HpackFault, Known, Line, Pseudo};
+use crate::scan::{target_end, token_end};
 use crate::{Fields, Method, Name, RequestHead, ResponseHead, Scheme, Version};
 
 /// What a header block turned out to be.
@@ -35,7 +36,7 @@ pub(super) fn request(
             Pseudo::Method if !method => {
                 method = true;
                 head.set_method(value);
-                is_token_text(value)
+                head.method() != Method::Other || is_token(value)
             }
             Pseudo::Scheme if !scheme => {
                 scheme = true;
@@ -45,16 +46,15 @@ pub(super) fn request(
             Pseudo::Authority if !authority => {
                 authority = true;
                 head.set_authority(value);
-                is_authority(value)
+                is_authority(value) && !matches!(value, [] | [b':', ..])
             }
             Pseudo::Path if !path => {
                 path = true;
-                head.set_target(value);
-                is_target(value)
+                set_target(head, value)
             }
             Pseudo::Protocol if head.protocol().is_none() => {
                 head.set_protocol(value);
-                is_token_text(value)
+                is_token(value)
             }
             _ => false,
         };
@@ -65,7 +65,7 @@ pub(super) fn request(
     head.version = Version::Http2;
     let tunnel = head.method() == Method::Connect;
     let whole = if tunnel && head.protocol().is_none() {
-        method && authority && !scheme && !path
+        method && !scheme && !path && head.authority().is_some_and(has_port)
     } else {
         let extended = if tunnel { config.connect_protocol && authority } else { head.protocol().is_none() };
         let target = head.target();
@@ -234,19 +234,17 @@ impl<'a> Section<'a> {
 }
 
 /// Methods and protocols are tokens.
-fn is_token_text(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| is_token(*byte))
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && token_end(bytes, 0) == bytes.len()
 }
 
-/// Visible ASCII without `#`.
-fn is_target(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().fold(true, |good, byte| good & (byte.is_ascii_graphic() & (*byte != b'#')))
-}
-
-/// Host and port without user (RFC 9113 §8.3.1).
-fn is_authority(bytes: &[u8]) -> bool {
-    let part = |byte: &u8| byte.is_ascii_graphic() & !matches!(byte, b'#' | b'@' | b'/' | b'?' | b'\\');
-    !bytes.is_empty() && bytes.iter().all(part)
+/// Sets path and query; false: not visible ASCII without `#`.
+fn set_target(head: &mut RequestHead, target: &[u8]) -> bool {
+    let query = target_end(target, 0, b'?');
+    let end = if query < target.len() && target[query] == b'?' { target_end(target, query + 1, b'#') } else { query };
+    let span = head.fields.keep(target);
+    head.adopt_target(span, query);
+    end == target.len() && end > 0
 }
 
 /// RFC 9110 §8.6.

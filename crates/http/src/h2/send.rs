@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::code::{Code, Fault};
 use super::frame::{self, HEAD, MAX_31, flag, kind};
+use super::memo::{Head, Memo, Memos};
 use super::stream::{Half, Stream};
 use super::{Connection, Leaving, StreamId};
 use crate::hpack::{Encoder, Pseudo};
@@ -46,7 +47,7 @@ impl<S> Connection<S> {
         stream.local = if end { Half::Closed } else { Half::Body };
         stream.method = head.method();
         stream.state = Some(state);
-        self.block(id, end, |encoder, out| request(head, encoder, out));
+        self.block(id, end, head, |memos| &mut memos.requests, request);
         Ok(id)
     }
 
@@ -57,7 +58,7 @@ impl<S> Connection<S> {
         if !informational {
             stream.local = Half::Body;
         }
-        self.block(id, end && !informational, |encoder, out| response(head, encoder, out));
+        self.block(id, end && !informational, head, |memos| &mut memos.responses, response);
         if end && !informational {
             self.end_local(id);
         }
@@ -112,7 +113,7 @@ impl<S> Connection<S> {
         if self.sending(id).is_none() {
             return;
         }
-        self.block(id, true, |encoder, out| put_fields(fields, encoder, out));
+        self.block(id, true, fields, |memos| &mut memos.trailers_written, put_fields);
         self.end_local(id);
     }
 
@@ -247,12 +248,24 @@ impl<S> Connection<S> {
     }
 
     /// Writes a header block: `HEADERS`, and `CONTINUATION` when it is longer than the peer's frames.
-    fn block(&mut self, id: StreamId, end: bool, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
-        let out = self.output.tail();
+    fn block<H: Head>(
+        &mut self,
+        id: StreamId,
+        end: bool,
+        head: &H,
+        memo: fn(&mut Memos) -> &mut Memo<H>,
+        write: fn(&H, &mut Encoder, &mut Vec<u8>),
+    ) {
+        let (out, memo, before) = (self.output.tail(), memo(&mut self.memos), self.encoder.state());
         let start = out.len();
         out.extend_from_slice(&[0; HEAD]);
-        self.encoder.begin(out);
-        write(&mut self.encoder, out);
+        if let Some(block) = memo.write(head, before) {
+            out.extend_from_slice(block);
+        } else {
+            self.encoder.begin(out);
+            write(head, &mut self.encoder, out);
+            memo.keep_written(head, [before, self.encoder.state()], &out[start + HEAD..]);
+        }
         frame::finish_block(out, start, id, end, self.peer.frame as usize);
     }
 }

@@ -38,6 +38,9 @@ pub(super) enum Half {
     Closed,
 }
 
+/// No entry of the table.
+const NOTHING: (u32, u32) = (0, u32::MAX);
+
 /// No content-length.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
@@ -90,11 +93,13 @@ pub(super) struct Streams<S> {
     /// Id (0: empty) and place in the slab. A power of two, at most half full.
     table: Vec<(u32, u32)>,
     count: usize,
+    /// The entry that was found last: what happens to a stream at once asks for it many times.
+    last: (u32, u32),
 }
 
 impl<S> Default for Streams<S> {
     fn default() -> Self {
-        Self { slab: Vec::new(), free: Vec::new(), table: Vec::new(), count: 0 }
+        Self { slab: Vec::new(), free: Vec::new(), table: Vec::new(), count: 0, last: NOTHING }
     }
 }
 
@@ -103,9 +108,12 @@ impl<S> Streams<S> {
         self.count
     }
 
+    #[inline]
     pub(super) fn get(&mut self, id: u32) -> Option<&mut Stream<S>> {
-        let (_, place) = self.table[self.find(id)?];
-        self.slab[place as usize].as_mut()
+        if self.last.0 != id {
+            self.last = self.table[self.find(id)?];
+        }
+        self.slab.get_mut(self.last.1 as usize)?.as_mut()
     }
 
     /// Adds a stream whose id is not in the map.
@@ -119,6 +127,7 @@ impl<S> Streams<S> {
             (self.slab.len() - 1) as u32
         });
         self.enter(id, place);
+        self.last = (id, place);
         self.count += 1;
         self.slab[place as usize].insert(stream)
     }
@@ -142,6 +151,7 @@ impl<S> Streams<S> {
             }
         }
         self.table[hole] = (0, 0);
+        self.last = NOTHING;
         self.count -= 1;
         self.free.push(place);
         self.slab[place as usize].take()

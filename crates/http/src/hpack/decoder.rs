@@ -1,7 +1,7 @@
 //! Blocks into fields.
 
 use super::statics::{self, TABLE};
-use super::table::{NameFrom, Table};
+use super::table::{NameFrom, Table, TableState};
 use super::{DEFAULT_TABLE, HpackFault, Known, huffman, integer};
 use crate::fields::{is_token, is_value};
 use crate::name::Name;
@@ -69,6 +69,12 @@ impl Decoder {
     pub fn acknowledged(&mut self) {
         self.permitted = self.announced;
         self.due = self.table.max() > self.announced;
+    }
+
+    /// What the next block's references mean. A block that leaves it as it was can be taken for known when it comes again; but not the
+    /// first after [`Decoder::acknowledged`] that must begin with a change of the size.
+    pub(crate) fn state(&self) -> Option<TableState> {
+        (!self.due).then(|| self.table.state())
     }
 
     /// Decodes one whole header block: hands name, value, and whether the field is never to be indexed to `field`, one after another.

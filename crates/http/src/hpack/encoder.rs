@@ -2,7 +2,7 @@
 
 use super::index::{Index, Key, hash};
 use super::statics::{self, index_of, index_of_known, index_of_pseudo};
-use super::table::{NameFrom, Table};
+use super::table::{NameFrom, Table, TableState};
 use super::{DEFAULT_TABLE, Pseudo, huffman, integer};
 use crate::name::Name;
 
@@ -66,6 +66,12 @@ impl Encoder {
             None if size == self.table.max() => None,
             None => Some((size, size)),
         };
+    }
+
+    /// What the references of the next block mean, when that does not have to begin with a change of the size. The same fields become the
+    /// same block as long as it is the same.
+    pub(crate) fn state(&self) -> Option<TableState> {
+        self.resize.is_none().then(|| self.table.state())
     }
 
     /// Begins a block.

@@ -15,6 +15,7 @@ mod tests;
 
 pub use decoder::{Decoder, Line};
 pub use encoder::Encoder;
+pub(crate) use table::TableState;
 
 use crate::name::Name;
 

@@ -30,6 +30,13 @@ struct Entry<M> {
     meta: M,
 }
 
+/// Which entries a table holds: as long as it is the same, the same block means the same fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TableState {
+    next: u32,
+    count: u32,
+}
+
 /// Where an entry's name comes from.
 #[derive(Clone, Copy)]
 pub(super) enum NameFrom<'a> {
@@ -51,6 +58,12 @@ impl<M: Copy + Default> Table<M> {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.count as usize
+    }
+
+    /// Which entries there are.
+    #[inline]
+    pub(super) fn state(&self) -> TableState {
+        TableState { next: self.next, count: self.count }
     }
 
     /// The number of the entry at an index of the dynamic table: 0 is the newest.

@@ -6,4 +6,5 @@ mod heads;
 mod peers;
 mod random;
 mod raw;
+mod repeats;
 mod streams;

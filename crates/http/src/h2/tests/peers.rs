@@ -9,8 +9,8 @@ use crate::{Name, RequestHead, ResponseHead};
 pub(super) struct Pair {
     pub client: Connection<u32>,
     pub server: Connection<u32>,
-    to_client: BytesMut,
-    to_server: BytesMut,
+    pub to_client: BytesMut,
+    pub to_server: BytesMut,
 }
 
 impl Pair {

@@ -75,7 +75,7 @@ fn a_client_is_told_what_a_server_that_leaves_has_not_touched() {
     assert!(raw.connection.going_away() && !raw.connection.can_open() && !raw.connection.is_shut());
     assert_eq!(raw.connection.request(&get("/"), true, 9), Err(Refused::GoingAway));
     let events = raw.feed(&go_away(3, Code::NO_ERROR)).unwrap();
-    let [Event::GoAway { last: 3, .. }, Event::Reset { id: 5, code: Code::REFUSED_STREAM, untouched: true }] =
+    let [Event::Reset { id: 5, code: Code::REFUSED_STREAM, untouched: true }, Event::GoAway { last: 3, .. }] =
         events[..]
     else {
         panic!("{events:?}")
