@@ -17,6 +17,7 @@ use crate::http::body::BodyError;
 use crate::http::fields::TraceId;
 use crate::http::replay::Replay;
 use crate::inbound::InFlight;
+use crate::knowledge::ServiceView;
 use crate::pool::Lease;
 use crate::worker::{OpenGuard, Worker};
 
@@ -24,10 +25,12 @@ use crate::worker::{OpenGuard, Worker};
 pub struct Exchange {
     worker: Rc<Worker>,
     begun: Instant,
+    direction: Direction,
     protocol: Protocol,
     /// Made only when the access log is on.
     line: Option<Box<AccessEntry>>,
     edge: Option<Edge>,
+    service: Option<Rc<ServiceView>>,
     status: u16,
     flag: Flag,
     request: Replay,
@@ -64,9 +67,11 @@ impl Exchange {
         Box::new(Self {
             worker: Rc::clone(worker),
             begun: Instant::now(),
+            direction,
             protocol,
             line,
             edge: None,
+            service: None,
             status: 0,
             flag: Flag::None,
             request: Replay::default(),
@@ -109,9 +114,9 @@ impl Exchange {
         self.edge = Some(edge);
     }
 
-    /// Where it is counted.
-    pub fn counted(&self) -> Option<&Edge> {
-        self.edge.as_ref()
+    /// Whom it is for: where it is counted when it reaches none of its endpoints.
+    pub fn asked(&mut self, service: &Rc<ServiceView>) {
+        self.service = Some(Rc::clone(service));
     }
 
     /// The body whose bytes are the request's.
@@ -207,6 +212,9 @@ impl Exchange {
             }
         }
         let duration = self.begun.elapsed();
+        if self.edge.is_none() && self.direction == Direction::Outbound {
+            self.edge = Some(self.worker.service_edge(self.service.as_deref()));
+        }
         if let Some(edge) = &self.edge {
             edge.request(&RequestDone {
                 protocol: self.protocol.label(),

@@ -22,6 +22,7 @@ pub mod outbound;
 pub mod pages;
 pub mod pool;
 pub mod process;
+pub mod recent;
 mod run;
 mod splice;
 pub mod tcp;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
@@ -324,13 +325,16 @@ fn thread(
     commands: mpsc::UnboundedReceiver<Command>,
     ended: mpsc::UnboundedSender<Ending>,
 ) -> Result<(), ProxyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Worker)?;
     let serve = move || {
         let serving = ended.clone();
-        let outcome = LocalSet::new().block_on(&runtime, async move {
-            let worker = Worker::new(process, rng, drain);
-            // Fails only when nobody is left to be told.
-            worker.run(commands, move || drop(serving.send(Ending::Serving))).await
+        // A runtime of the thread's own: tasks need not be able to move, and waking one takes no lock.
+        let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let outcome = built.map_err(ProxyError::Worker).and_then(|runtime| {
+            runtime.block_on(async move {
+                let worker = Worker::new(process, rng, drain);
+                // Fails only when nobody is left to be told.
+                worker.run(commands, move || drop(serving.send(Ending::Serving))).await
+            })
         });
         let _ = ended.send(Ending::Over(outcome));
     };

@@ -30,13 +30,14 @@ pub async fn run(worker: Rc<Worker>) {
         tokio::select! {
             biased;
             _ = tick.tick() => {
-                dial_due(&worker);
-                if watched.elapsed() >= WATCH {
-                    watched = Instant::now();
+                let now = worker.recent.look();
+                dial_due(&worker, now);
+                if now.saturating_duration_since(watched) >= WATCH {
+                    watched = now;
                     worker.connections.sweep(watched);
                 }
-                if swept.elapsed() >= SWEEP {
-                    swept = Instant::now();
+                if now.saturating_duration_since(swept) >= SWEEP {
+                    swept = now;
                     worker.knowledge.sweep(swept);
                     worker.pools.sweep(swept);
                     worker.inbound.app.sweep(swept);
@@ -56,8 +57,7 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-fn dial_due(worker: &Rc<Worker>) {
-    let now = Instant::now();
+fn dial_due(worker: &Rc<Worker>, now: Instant) {
     let backends = worker.knowledge.backends();
     for backend in &backends {
         for target in backend.balance.probe_due(now) {

@@ -1,12 +1,13 @@
 //! One thread's share of the proxy: its pools, its view of the world, its listeners.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use veer_core::{ClusterName, ServiceHost};
@@ -18,10 +19,11 @@ use crate::error::ProxyError;
 use crate::http::serve::End;
 use crate::http::watch::Connections;
 use crate::inbound::{self, InboundState};
-use crate::knowledge::Knowledge;
+use crate::knowledge::{Knowledge, ServiceView};
 use crate::outbound;
 use crate::pool::{Event, Key, Pools};
 use crate::process::Process;
+use crate::recent::Recent;
 use crate::upkeep;
 
 /// What a worker is asked from outside its thread.
@@ -44,9 +46,12 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// The end.
     pub drain: Drain,
+    /// The time, nearly.
+    pub recent: Recent,
     /// Connections of downstreams that speak HTTP.
     pub connections: Rc<Connections>,
-    edges: RefCell<HashMap<Option<ServiceHost>, Edge, foldhash::fast::RandomState>>,
+    /// Where requests and connections are counted that are for no service.
+    no_service: OnceCell<Edge>,
     open: Rc<Open>,
 }
 
@@ -60,15 +65,17 @@ impl Worker {
                     worker.pool_event(key, event);
                 }
             });
-            let pools = Rc::new(Pools::new(process.dialer(), listener, rng.fork()));
+            let recent = Recent::default();
+            let pools = Rc::new(Pools::new(process.dialer(), listener, rng.fork(), recent.clone()));
             Worker {
-                knowledge: Knowledge::new(Arc::clone(&process), Rc::clone(&pools)),
-                inbound: InboundState::new(&process, rng.fork()),
+                knowledge: Knowledge::new(Arc::clone(&process), Rc::clone(&pools), recent.clone()),
+                inbound: InboundState::new(&process, rng.fork(), recent.clone()),
                 pools,
                 rng: RefCell::new(rng),
                 drain,
-                connections: Rc::default(),
-                edges: RefCell::default(),
+                connections: Rc::new(Connections::new(recent.clone())),
+                recent,
+                no_service: OnceCell::new(),
                 open: Rc::default(),
                 process,
             }
@@ -76,18 +83,16 @@ impl Worker {
     }
 
     /// Where requests are counted of which only the service is known, or not even that.
-    pub fn service_edge(&self, service: Option<&ServiceHost>) -> Edge {
-        if let Some(edge) = self.edges.borrow().get(&service.cloned()) {
-            return edge.clone();
+    pub fn service_edge(&self, service: Option<&ServiceView>) -> Edge {
+        match service {
+            Some(view) => view.edge.get_or_init(|| self.process.outbound_edge(Some(&view.host), None)).clone(),
+            None => self.no_service.get_or_init(|| self.process.outbound_edge(None, None)).clone(),
         }
-        let edge = self.process.outbound_edge(service, None);
-        self.edges.borrow_mut().insert(service.cloned(), edge.clone());
-        edge
     }
 
     /// Takes connections until the drain begins or the listener breaks; each is served as a task of this worker. Beyond the
     /// limit they wait in the kernel's queue.
-    pub async fn accept<F>(&self, listener: Listener, direction: &'static str, serve: impl Fn(Stream, SocketAddr) -> F)
+    pub async fn accept<F>(&self, listener: Listener, direction: &'static str, serve: impl Fn(Stream, Place) -> F)
     where
         F: Future<Output = ()> + 'static,
     {
@@ -106,12 +111,9 @@ impl Worker {
                 accepted = accepted => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let (serving, open) = (serve(stream, peer), self.open());
-                    tokio::task::spawn_local(async move {
-                        serving.await;
-                        drop((place, open));
-                    });
+                Ok((stream, _)) => {
+                    let place = Place { _permit: place.ok(), _open: self.open() };
+                    tokio::task::spawn_local(serve(stream, place));
                 }
                 Err(error) => {
                     tracing::error!(direction, %error, "a listener is of no more use");
@@ -236,6 +238,37 @@ impl Worker {
 struct Open {
     count: Cell<usize>,
     closed: Notify,
+}
+
+/// A connection's place among those that may be open at once; held to its end.
+pub struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    _open: OpenGuard,
+}
+
+impl Place {
+    /// Goes on with a connection in a task of its own: once it is known what is spoken, the room that finding out took is free again,
+    /// and an idle connection is as small as what it waits for.
+    pub fn go_on(self, serving: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(Held { serving, _place: self });
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// An `async` block around `serving` would hold it twice.
+    struct Held<F> {
+        #[pin]
+        serving: F,
+        _place: Place,
+    }
+}
+
+impl<F: Future> Future for Held<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().serving.poll(cx)
+    }
 }
 
 /// Held by something that is open.

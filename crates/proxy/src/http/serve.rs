@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -99,49 +99,97 @@ where
 {
     let wire: SharedWire = Rc::new(std::cell::RefCell::new(Wire::new(io, input)));
     loop {
-        let (head, parsed) = match next_request(&wire, &connections, &watch).await {
-            Next::Request(head, parsed) => (head, parsed),
-            Next::Nothing => return End::InOrder,
-            Next::Slow => return refuse(&wire, 408, "the request's head took too long").await,
-            Next::Fault(fault) => return refuse(&wire, fault.status(), &fault.to_string()).await,
-        };
-        let (method, version) = (head.method(), head.version);
-        let body = {
-            let mut wire = wire.borrow_mut();
-            wire.reading = Reading::of(parsed.body);
-            wire.owes_continue = parsed.expect_continue;
-            if matches!(wire.reading, Reading::Head) { None } else { Some(()) }
-        };
-        let body = body.map_or(Incoming::Empty, |()| Incoming::Http1(Rc::clone(&wire)));
+        let next = next_request(&wire, &connections, &watch).await;
         watch.phase(Phase::Busy, &connections);
         // In a place of its own, so that an idle connection does not hold room for a request.
-        let handling = Box::pin(handle(Request { head, body }));
-        let Some(mut response) = unless_gone(handling, &wire).await else { return End::InOrder };
-        let tunnel = response.tunnel.take();
-        // What of the request's body nobody wanted is not read: the connection ends instead.
-        let keep = parsed.keep_alive && watch.closing().is_none();
-        let Some(kept) = answer(&wire, method, version, response, keep, tunnel.is_some()).await else {
-            return End::InOrder;
+        let turn = match next {
+            Next::Request(head, parsed) => Box::pin(turn(&wire, &handle, head, parsed, &watch)),
+            Next::Nothing => return End::InOrder,
+            Next::Fault(status, reason) => {
+                let refusing = boxed(refuse(&wire, status, reason));
+                return refusing.await;
+            }
         };
-        if let Some(tunnel) = tunnel {
-            let (io, input) = wire.borrow_mut().take();
-            drop(wire);
-            tunnel(Upgraded::Connection(io, input)).await;
-            return End::InOrder;
+        match turn.await {
+            Turn::GoesOn => watch.phase(Phase::Idle, &connections),
+            Turn::Gone => return End::InOrder,
+            Turn::Closes => {
+                let closing = boxed(close(&wire));
+                closing.await;
+                return End::InOrder;
+            }
+            Turn::Tunnel(tunnel) => {
+                let (io, input) = wire.borrow_mut().take();
+                drop(wire);
+                tunnel(Upgraded::Connection(io, input)).await;
+                return End::InOrder;
+            }
         }
-        if !kept || !matches!(wire.borrow().reading, Reading::Head) {
-            close(&wire).await;
-            return End::InOrder;
-        }
-        watch.phase(Phase::Idle, &connections);
     }
+}
+
+fn boxed<'a, T>(future: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+    Box::pin(future)
+}
+
+/// What becomes of a connection after a request.
+enum Turn {
+    GoesOn,
+    /// The other side is gone, or must not take what it got for whole.
+    Gone,
+    Closes,
+    Tunnel(TunnelTask),
+}
+
+/// One request and its answer.
+async fn turn<H, F>(wire: &SharedWire, handle: &H, head: RequestHead, parsed: h1::Parsed, watch: &Watch) -> Turn
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Response>,
+{
+    let (method, version) = (head.method(), head.version);
+    let body = {
+        let mut connection = wire.borrow_mut();
+        connection.reading = Reading::of(parsed.body);
+        connection.owes_continue = parsed.expect_continue;
+        if matches!(connection.reading, Reading::Head) { Incoming::Empty } else { Incoming::Http1(Rc::clone(wire)) }
+    };
+    let answered = {
+        let mut handling = std::pin::pin!(handle(Request { head, body }));
+        poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => poll_gone(wire, cx).map(|()| None),
+        })
+        .await
+    };
+    let Some(mut response) = answered else { return Turn::Gone };
+    let tunnel = response.tunnel.take();
+    let keep = parsed.keep_alive && watch.closing().is_none();
+    match (answer(wire, method, version, response, keep, tunnel.is_some()).await, tunnel) {
+        (None, _) => Turn::Gone,
+        (Some(_), Some(tunnel)) => Turn::Tunnel(tunnel),
+        // What of the request's body nobody wanted is not read: the connection ends instead.
+        (Some(keep), None) if keep && matches!(wire.borrow().reading, Reading::Head) => Turn::GoesOn,
+        (Some(_), None) => Turn::Closes,
+    }
+}
+
+/// Ready when the client has gone away. Only once its request was read whole: before, whoever reads it sees it.
+fn poll_gone(wire: &SharedWire, cx: &mut Context<'_>) -> Poll<()> {
+    let mut wire = wire.borrow_mut();
+    while matches!(wire.reading, Reading::Head) && wire.input.len() < READ_AHEAD {
+        match std::task::ready!(wire.poll_fill(cx)) {
+            Ok(0) | Err(_) => return Poll::Ready(()),
+            Ok(_) => {}
+        }
+    }
+    Poll::Pending
 }
 
 enum Next {
     Request(RequestHead, h1::Parsed),
     Nothing,
-    Slow,
-    Fault(h1::Fault),
+    Fault(u16, String),
 }
 
 async fn next_request(wire: &SharedWire, connections: &Connections, watch: &Watch) -> Next {
@@ -158,11 +206,13 @@ async fn next_request(wire: &SharedWire, connections: &Connections, watch: &Watc
                         return Poll::Ready(Next::Request(head, parsed));
                     }
                     Ok(None) => watch.phase(Phase::Head, connections),
-                    Err(fault) => return Poll::Ready(Next::Fault(fault)),
+                    Err(fault) => return Poll::Ready(Next::Fault(fault.status(), fault.to_string())),
                 }
             }
             match watch.closing() {
-                Some(_) if watch.is_slow() => return Poll::Ready(Next::Slow),
+                Some(_) if watch.is_slow() => {
+                    return Poll::Ready(Next::Fault(408, "the request's head took too long".to_owned()));
+                }
                 Some(Close::Now) => return Poll::Ready(Next::Nothing),
                 Some(Close::Gracefully) if wire.input.is_empty() => return Poll::Ready(Next::Nothing),
                 Some(Close::Gracefully) | None => {}
@@ -176,25 +226,6 @@ async fn next_request(wire: &SharedWire, connections: &Connections, watch: &Watc
                 }
             }
         }
-    })
-    .await
-}
-
-/// The handler's answer; `None` when the client went away before it.
-async fn unless_gone<F: Future<Output = Response>>(mut handling: Pin<Box<F>>, wire: &SharedWire) -> Option<Response> {
-    poll_fn(|cx| {
-        if let Poll::Ready(response) = handling.as_mut().poll(cx) {
-            return Poll::Ready(Some(response));
-        }
-        let mut wire = wire.borrow_mut();
-        while matches!(wire.reading, Reading::Head) && wire.input.len() < READ_AHEAD {
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => break,
-            }
-        }
-        Poll::Pending
     })
     .await
 }
@@ -247,7 +278,7 @@ fn framing(head: &ResponseHead, method: Method, version: Version, body: &Respons
     }
 }
 
-async fn refuse(wire: &SharedWire, status: u16, reason: &str) -> End {
+async fn refuse(wire: &SharedWire, status: u16, reason: String) -> End {
     let text = format!("veer: DPE {reason}\n");
     let mut head = ResponseHead::new(status);
     head.fields.push(Name::ContentType, b"text/plain; charset=utf-8");
@@ -287,7 +318,7 @@ where
 {
     let link = Link::new(Connection::server(h2::Config::default()));
     let handle = Rc::new(handle);
-    let control = move |cx: &mut std::task::Context<'_>, busy: bool| {
+    let control = move |cx: &mut Context<'_>, busy: bool| {
         watch.phase(if busy { Phase::Busy } else { Phase::Idle }, &connections);
         watch.wait(cx);
         watch.closing()

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use veer_core::TrustDomain;
 
 use super::h2::Close;
+use crate::recent::Recent;
 
 /// From a head's first byte to its last.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -20,8 +21,7 @@ pub struct Connections {
     list: RefCell<Vec<Weak<Watch>>>,
     /// The list is cleaned when it has grown to twice of what lived last time.
     clean_at: Cell<usize>,
-    /// The time as of the last sweep: exact enough for limits of seconds, and free.
-    now: Cell<Instant>,
+    recent: Recent,
     draining: Cell<bool>,
 }
 
@@ -49,23 +49,17 @@ pub enum Phase {
     Busy,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            list: RefCell::default(),
-            clean_at: Cell::new(64),
-            now: Cell::new(Instant::now()),
-            draining: Cell::new(false),
-        }
-    }
-}
-
 impl Connections {
+    /// None yet.
+    pub fn new(recent: Recent) -> Self {
+        Self { list: RefCell::default(), clean_at: Cell::new(64), recent, draining: Cell::new(false) }
+    }
+
     /// Watches one more.
     pub fn watch(&self, until: Option<Instant>, domain: Option<TrustDomain>) -> Rc<Watch> {
         let watch = Rc::new(Watch {
             phase: Cell::new(Phase::Idle),
-            since: Cell::new(self.now.get()),
+            since: Cell::new(self.recent.now()),
             close: Cell::new(self.draining.get().then_some(Close::Gracefully)),
             slow_head: Cell::new(false),
             waker: Cell::new(None),
@@ -81,14 +75,8 @@ impl Connections {
         watch
     }
 
-    /// The time, as of the last sweep.
-    pub fn now(&self) -> Instant {
-        self.now.get()
-    }
-
     /// Closes what was idle, or slow with a head, for too long, and what has come to its end. To be called every second.
     pub fn sweep(&self, now: Instant) {
-        self.now.set(now);
         self.each(|watch| {
             let quiet = now.saturating_duration_since(watch.since.get());
             match watch.phase.get() {
@@ -127,7 +115,7 @@ impl Watch {
     /// Tells what the connection is doing from now on.
     pub fn phase(&self, phase: Phase, all: &Connections) {
         if self.phase.replace(phase) != phase {
-            self.since.set(all.now());
+            self.since.set(all.recent.now());
         }
     }
 

@@ -1,13 +1,14 @@
 //! Connections to the application beside this proxy.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use veer_http::RequestHead;
 
 use crate::error::RequestError;
 use crate::http::replay::Replay;
-use crate::pool::{Answer, Key, Lease, Reach, Ready, SendError};
+use crate::pool::{Answer, DialError, Key, Lease, Reach, Ready, SendError, Upstream};
 use crate::worker::Worker;
 
 /// Connections that may turn out to be closed before a new one is opened in any case.
@@ -45,14 +46,23 @@ pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<
     loop {
         tries += 1;
         let fresh = asked.upgrade.is_some() || tries > STALE_TRIES;
-        let connected = match upstream.h2_ready() {
-            _ if !asked.http2 => upstream.h1(&reach, fresh).await,
-            Ready::Place(lease) => Ok(Lease::H2(lease)),
-            Ready::Busy(lease) => {
-                upstream.open_another(&reach);
-                Ok(Lease::H2(lease))
+        let ready = if asked.http2 {
+            match upstream.h2_ready() {
+                Ready::Place(lease) => Some(Lease::H2(lease)),
+                Ready::Busy(lease) => {
+                    upstream.open_another(&reach);
+                    Some(Lease::H2(lease))
+                }
+                Ready::Nothing => None,
             }
-            Ready::Nothing => upstream.h2(&reach).await,
+        } else if fresh {
+            None
+        } else {
+            upstream.h1_idle()
+        };
+        let connected = match ready {
+            Some(lease) => Ok(lease),
+            None => open(&upstream, &reach, asked.http2, fresh).await,
         };
         let mut lease = connected.map_err(|error| (RequestError::Connect(error.to_string()), false))?;
         let failed = match lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try()).await {
@@ -77,4 +87,11 @@ pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<
         };
         return Err((error, !failed.nothing_sent()));
     }
+}
+
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Lease, DialError>> + 'a>>;
+
+/// A new connection. In a place of its own: the way of every other request has no room for dialling.
+fn open<'a>(upstream: &'a Rc<Upstream>, reach: &'a Reach, http2: bool, fresh: bool) -> Opening<'a> {
+    Box::pin(async move { if http2 { upstream.h2(reach).await } else { upstream.h1(reach, fresh).await } })
 }

@@ -12,12 +12,13 @@ use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, ClientAuth, VerifiedPeer, clo
 use veer_net::{Listener, Stream};
 use veer_telemetry::family::counters;
 
+use super::serve::{http1, http2};
 use super::state::Caller;
-use super::{request, tcp};
-use crate::http::serve::{self, Close};
+use super::tcp;
+use crate::http::serve::Close;
 use crate::http::watch::Watch;
 use crate::tcp::Copied;
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 
 /// A handshake takes two round trips; whoever needs longer does not mean it.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -25,10 +26,10 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Serves the mesh port.
 pub async fn listen(worker: Rc<Worker>, listener: Listener) {
     let serving = Rc::clone(&worker);
-    worker.accept(listener, "inbound", move |stream, _| connection(Rc::clone(&serving), stream)).await;
+    worker.accept(listener, "inbound", move |stream, place| connection(Rc::clone(&serving), stream, place)).await;
 }
 
-async fn connection(worker: Rc<Worker>, stream: Stream) {
+async fn connection(worker: Rc<Worker>, stream: Stream, place: Place) {
     let process = &worker.process;
     let tls = process.identity.server_config(&[ALPN_H2, ALPN_HTTP1, ALPN_TCP], ClientAuth::Workloads);
     let accepted = tokio::time::timeout(HANDSHAKE_TIME, veer_identity::accept(stream, tls)).await;
@@ -52,21 +53,11 @@ async fn connection(worker: Rc<Worker>, stream: Stream) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let (until, domain) = (end_of(&worker, &peer), peer.id.trust_domain.clone());
     let watch = worker.connections.watch(Some(until), Some(domain));
-    let connections = Rc::clone(&worker.connections);
     let caller = Rc::new(Caller::new(Some(peer), port));
     match alpn.as_deref() {
-        Some(ALPN_H2) => {
-            let counting = Rc::clone(&worker);
-            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http2(stream.into(), BytesMut::new(), handle, connections, watch).await;
-            counting.ended("inbound", end);
-        }
-        Some(ALPN_HTTP1) => {
-            let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http1(stream.into(), BytesMut::new(), handle, connections, watch).await;
-            worker.ended("inbound", end);
-        }
-        Some(ALPN_TCP) => bytes(worker, stream, caller, watch).await,
+        Some(ALPN_H2) => place.go_on(http2(worker, stream.into(), BytesMut::new(), caller, watch)),
+        Some(ALPN_HTTP1) => place.go_on(http1(worker, stream.into(), BytesMut::new(), caller, watch)),
+        Some(ALPN_TCP) => place.go_on(bytes(worker, stream, caller, watch)),
         _ => worker.refused("inbound", "no_protocol"),
     }
 }

@@ -7,6 +7,7 @@ mod app;
 mod mesh;
 mod plaintext;
 pub mod request;
+mod serve;
 mod state;
 mod tcp;
 

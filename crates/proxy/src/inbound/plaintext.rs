@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use veer_core::AppProtocol;
 use veer_net::{BindOptions, Listener, Prefixed, Stream};
 
+use super::serve::{http1, http2};
 use super::state::Caller;
-use super::{request, tcp};
+use super::tcp;
 use crate::detect::{self, DEFAULT_WAIT, Protocol};
-use crate::http::serve;
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 
 /// Keeps a listener on every port of the workload where the application itself listens elsewhere.
 pub async fn listen_ports(worker: Rc<Worker>) {
@@ -64,19 +64,19 @@ pub async fn listen_ports(worker: Rc<Worker>) {
 
 async fn listen(worker: Rc<Worker>, listener: Listener, port: u16) {
     let serving = Rc::clone(&worker);
-    worker.accept(listener, "inbound", move |stream, _| connection(Rc::clone(&serving), stream, port)).await;
+    worker.accept(listener, "inbound", move |stream, place| connection(Rc::clone(&serving), stream, port, place)).await;
 }
 
 /// Serves connections to the workload that packet-filter rules led here.
 pub async fn listen_captured(worker: Rc<Worker>, listener: Listener) {
     let serving = Rc::clone(&worker);
     let own = listener.local_addr().ok();
-    let serve = move |stream: Stream, _| {
+    let serve = move |stream: Stream, place| {
         let original = crate::outbound::original_destination(&stream, own);
         let worker = Rc::clone(&serving);
         async move {
             match original {
-                Some(original) => connection(worker, stream, original.port()).await,
+                Some(original) => connection(worker, stream, original.port(), place).await,
                 None => worker.refused("inbound", "not_captured"),
             }
         }
@@ -84,7 +84,7 @@ pub async fn listen_captured(worker: Rc<Worker>, listener: Listener) {
     worker.accept(listener, "inbound", serve).await;
 }
 
-async fn connection(worker: Rc<Worker>, stream: Stream, port: u16) {
+async fn connection(worker: Rc<Worker>, stream: Stream, port: u16, place: Place) {
     let caller = Rc::new(Caller::new(None, port));
     let mut stream = Prefixed::new(stream);
     let declared = worker.inbound.view().ok().and_then(|view| view.inbound.port(port).map(|port| port.protocol));
@@ -95,25 +95,15 @@ async fn connection(worker: Rc<Worker>, stream: Stream, port: u16) {
             Err(_) => return,
         },
     };
-    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
     // An HTTP port whose caller is slow to speak is still HTTP.
     let waits = declared.is_some_and(AppProtocol::is_http) && stream.seen().is_empty();
+    if spoken != Protocol::Http1 && spoken != Protocol::Http2 && !(spoken == Protocol::Opaque && waits) {
+        return place.go_on(async move { tcp::serve(&worker, stream, &caller).await });
+    }
+    let (stream, read) = stream.into_parts();
+    let (io, read, watch) = (stream.into(), BytesMut::from(&read[..]), worker.connections.watch(None, None));
     match spoken {
-        Protocol::Http2 => {
-            let (stream, read) = stream.into_parts();
-            let counting = Rc::clone(&worker);
-            let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
-            counting.ended("inbound", end);
-        }
-        Protocol::Tls | Protocol::Opaque if !(spoken == Protocol::Opaque && waits) => {
-            tcp::serve(&worker, stream, &caller).await;
-        }
-        Protocol::Http1 | Protocol::Tls | Protocol::Opaque => {
-            let (stream, read) = stream.into_parts();
-            let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-            let end = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
-            worker.ended("inbound", end);
-        }
+        Protocol::Http2 => place.go_on(http2(worker, io, read, caller, watch)),
+        _ => place.go_on(http1(worker, io, read, caller, watch)),
     }
 }

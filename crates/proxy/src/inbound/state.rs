@@ -17,6 +17,7 @@ use veer_telemetry::{Direction, Edge, EdgeLabels};
 use crate::error::RequestError;
 use crate::pool::{Dialer, Pools};
 use crate::process::Process;
+use crate::recent::Recent;
 
 /// Edges kept at once; callers beyond are looked up each time.
 const MAX_EDGES: usize = 4096;
@@ -63,13 +64,13 @@ impl Caller {
 
 impl InboundState {
     /// Begins with what the process knows.
-    pub fn new(process: &Arc<Process>, rng: fastrand::Rng) -> Self {
+    pub fn new(process: &Arc<Process>, rng: fastrand::Rng, recent: Recent) -> Self {
         let dialer = Dialer { options: ConnectOptions { source: None, mark: process.config.mark }, ..process.dialer() };
         Self {
             process: Arc::clone(process),
             stated: RefCell::new(process.inbound.clone()),
             view: RefCell::default(),
-            app: Pools::new(dialer, Rc::new(|_, _| {}), rng),
+            app: Pools::new(dialer, Rc::new(|_, _| {}), rng, recent),
             edges: RefCell::default(),
         }
     }

@@ -63,8 +63,8 @@ impl Backend {
     ///
     /// # Errors
     /// When there is none that could be tried.
-    pub fn pick(&self, rng: &mut fastrand::Rng, exclude: &[EndpointKey]) -> Result<Pick, NoEndpoint> {
-        self.picker.borrow_mut().pick(Instant::now(), rng, exclude)
+    pub fn pick(&self, rng: &mut fastrand::Rng, exclude: &[EndpointKey], now: Instant) -> Result<Pick, NoEndpoint> {
+        self.picker.borrow_mut().pick(now, rng, exclude)
     }
 
     /// The connections to a target for a service port.

@@ -1,6 +1,7 @@
 //! One thing that the control plane says, ready for the request path of one worker.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,12 +40,13 @@ impl<V: 'static> Entry<V> {
     /// Subscribes and follows. `compile` makes the view from the resource and the view before.
     pub fn follow<R: Resource>(
         mut subscription: Subscription<R>,
+        now: Instant,
         mut compile: impl FnMut(&std::sync::Arc<R>, Option<&Rc<V>>) -> Rc<V> + 'static,
     ) -> Rc<Self> {
         let entry = Rc::new(Self {
             view: RefCell::new(Knowing::Unknown),
             changed: Notify::new(),
-            used: Cell::new(Instant::now()),
+            used: Cell::new(now),
             follower: RefCell::new(None),
         });
         // What was persisted or another worker knows is there at once.
@@ -74,12 +76,16 @@ impl<V: 'static> Entry<V> {
     ///
     /// # Errors
     /// When there is none, or no word came in time.
-    pub async fn get(&self, wait: Duration) -> Result<Rc<V>, Missing> {
-        self.used.set(Instant::now());
+    pub async fn get(&self, wait: Duration, now: Instant) -> Result<Rc<V>, Missing> {
+        self.used.set(now);
         match self.now() {
-            Err(Missing::Unknown) => {}
-            known => return known,
+            // In a place of its own: the way of every other request has no room for waiting.
+            Err(Missing::Unknown) => self.first_word(wait).await,
+            known => known,
         }
+    }
+
+    fn first_word(&self, wait: Duration) -> Pin<Box<dyn Future<Output = Result<Rc<V>, Missing>> + '_>> {
         let first_word = async {
             loop {
                 let changed = self.changed.notified();
@@ -89,7 +95,7 @@ impl<V: 'static> Entry<V> {
                 }
             }
         };
-        tokio::time::timeout(wait, first_word).await.unwrap_or(Err(Missing::Unknown))
+        Box::pin(async move { tokio::time::timeout(wait, first_word).await.unwrap_or(Err(Missing::Unknown)) })
     }
 
     /// Since when nobody asked.

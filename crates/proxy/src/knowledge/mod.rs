@@ -23,6 +23,7 @@ pub use self::path::PathView;
 pub use self::service::{PortView, ServiceView};
 use crate::pool::Pools;
 use crate::process::Process;
+use crate::recent::Recent;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -37,6 +38,9 @@ const MAX_NAMES: usize = 16_384;
 pub struct Knowledge {
     process: Arc<Process>,
     pools: Rc<Pools>,
+    recent: Recent,
+    /// What authorities mean, as they were written by callers; forgotten at every sweep.
+    authorities: RefCell<Map<Box<[u8]>, (Rc<Entry<ServiceView>>, u16)>>,
     services: RefCell<Map<Box<str>, Rc<Entry<ServiceView>>>>,
     backends: RefCell<Map<ServiceHost, Rc<Entry<Backend>>>>,
     paths: Rc<RefCell<Map<ClusterName, Rc<Entry<PathView>>>>>,
@@ -44,8 +48,16 @@ pub struct Knowledge {
 
 impl Knowledge {
     /// Knows nothing yet.
-    pub fn new(process: Arc<Process>, pools: Rc<Pools>) -> Self {
-        Self { process, pools, services: RefCell::default(), backends: RefCell::default(), paths: Rc::default() }
+    pub fn new(process: Arc<Process>, pools: Rc<Pools>, recent: Recent) -> Self {
+        Self {
+            process,
+            pools,
+            recent,
+            authorities: RefCell::default(),
+            services: RefCell::default(),
+            backends: RefCell::default(),
+            paths: Rc::default(),
+        }
     }
 
     /// The service of this name (a host or a virtual address). Subscribes on first use.
@@ -53,12 +65,43 @@ impl Knowledge {
     /// # Errors
     /// When there is none, or nothing is known of it yet.
     pub async fn service(&self, name: &str) -> Result<Rc<ServiceView>, Missing> {
-        let known = self.services.borrow().get(name).cloned();
-        let entry = match known {
-            Some(entry) => entry,
-            None => self.subscribe_service(name)?,
+        let entry = self.service_entry(name)?;
+        self.view(&entry).await
+    }
+
+    /// The service and the port that an authority means, as `read` finds them in it; kept until the next sweep, so that the request
+    /// path need not read the same authority again and again.
+    ///
+    /// # Errors
+    /// Like [`Self::service`], or what `read` says.
+    pub async fn by_authority<E: From<Missing>>(
+        &self,
+        authority: &[u8],
+        read: impl FnOnce() -> Result<(String, u16), E>,
+    ) -> Result<(Rc<ServiceView>, u16), E> {
+        let kept = self.authorities.borrow().get(authority).cloned();
+        let (entry, port) = match kept {
+            Some(kept) => kept,
+            None => {
+                let (name, port) = read()?;
+                let entry = self.service_entry(&name)?;
+                let mut authorities = self.authorities.borrow_mut();
+                if authorities.len() < MAX_NAMES {
+                    authorities.insert(authority.into(), (Rc::clone(&entry), port));
+                }
+                (entry, port)
+            }
         };
-        entry.get(self.process.config.knowledge_wait).await
+        Ok((self.view(&entry).await?, port))
+    }
+
+    async fn view<V: 'static>(&self, entry: &Entry<V>) -> Result<Rc<V>, Missing> {
+        entry.get(self.process.config.knowledge_wait, self.recent.now()).await
+    }
+
+    fn service_entry(&self, name: &str) -> Result<Rc<Entry<ServiceView>>, Missing> {
+        let known = self.services.borrow().get(name).cloned();
+        known.map_or_else(|| self.subscribe_service(name), Ok)
     }
 
     /// The endpoints behind a host. Subscribes on first use.
@@ -68,7 +111,7 @@ impl Knowledge {
     pub async fn backend(&self, host: &ServiceHost) -> Result<Rc<Backend>, Missing> {
         let known = self.backends.borrow().get(host).cloned();
         let entry = known.unwrap_or_else(|| self.subscribe_backend(host));
-        entry.get(self.process.config.knowledge_wait).await
+        self.view(&entry).await
     }
 
     /// How a peer is reached.
@@ -77,7 +120,7 @@ impl Knowledge {
     /// When it is no peer, or nothing is known of it yet.
     pub async fn path(&self, cluster: &ClusterName) -> Result<Rc<PathView>, Missing> {
         let entry = path::subscribe(&self.process, &self.pools, &self.paths, cluster);
-        entry.get(self.process.config.knowledge_wait).await
+        entry.get(self.process.config.knowledge_wait, self.recent.now()).await
     }
 
     /// Every backend known now.
@@ -93,6 +136,7 @@ impl Knowledge {
     /// Forgets what was not used for long. Called from time to time.
     pub fn sweep(&self, now: Instant) {
         let unused = |used: Instant| now.saturating_duration_since(used);
+        self.authorities.borrow_mut().clear();
         self.services.borrow_mut().retain(|_, entry| {
             let limit = if entry.now().is_ok() { FORGET_AFTER } else { FORGET_ABSENT_AFTER };
             unused(entry.used()) < limit
@@ -108,7 +152,7 @@ impl Knowledge {
             }
         }
         let namespace = Arc::clone(&self.process.namespace);
-        let entry = Entry::follow(self.process.xds.subscribe::<Service>(name), move |service, _| {
+        let entry = Entry::follow(self.process.xds.subscribe::<Service>(name), self.recent.now(), move |service, _| {
             Rc::new(ServiceView::compile(service, &namespace))
         });
         self.services.borrow_mut().insert(name.into(), Rc::clone(&entry));
@@ -118,7 +162,7 @@ impl Knowledge {
     fn subscribe_backend(&self, host: &ServiceHost) -> Rc<Entry<Backend>> {
         let (process, pools, paths) = (Arc::clone(&self.process), Rc::clone(&self.pools), Rc::clone(&self.paths));
         let subscription = self.process.xds.subscribe::<Endpoints>(host.as_str());
-        let entry = Entry::follow(subscription, move |endpoints, before: Option<&Rc<Backend>>| {
+        let entry = Entry::follow(subscription, self.recent.now(), move |endpoints, before: Option<&Rc<Backend>>| {
             for cluster in endpoints.clusters.iter().filter(|c| c.cluster != *process.clusters.own()) {
                 path::subscribe(&process, &pools, &paths, &cluster.cluster);
             }

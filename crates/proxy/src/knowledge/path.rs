@@ -31,8 +31,10 @@ pub(super) fn subscribe(
         return Rc::clone(entry);
     }
     let (owner, pools) = (Arc::clone(process), Rc::clone(pools));
-    let entry =
-        Entry::follow(process.subscribe_path(cluster), move |path: &Arc<Path>, before: Option<&Rc<PathView>>| {
+    let entry = Entry::follow(
+        process.subscribe_path(cluster),
+        Instant::now(),
+        move |path: &Arc<Path>, before: Option<&Rc<PathView>>| {
             owner.clusters.set_path(path);
             owner.want_trust(&path.trust_domain);
             if let Some(before) = before {
@@ -47,7 +49,8 @@ pub(super) fn subscribe(
             }
             let balance = owner.path_balance(path, Instant::now());
             Rc::new(PathView { path: Arc::clone(path), balance })
-        });
+        },
+    );
     paths.borrow_mut().insert(cluster.clone(), Rc::clone(&entry));
     entry
 }

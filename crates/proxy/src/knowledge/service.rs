@@ -1,10 +1,12 @@
 //! A service as callers of one namespace see it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use veer_core::route::TcpRoute;
 use veer_core::{AppProtocol, Service, ServiceHost};
 use veer_route::{Deal, Matcher};
+use veer_telemetry::Edge;
 
 /// A service with its routes compiled.
 pub struct ServiceView {
@@ -12,6 +14,8 @@ pub struct ServiceView {
     pub host: ServiceHost,
     /// Ports in ascending order.
     pub ports: Vec<PortView>,
+    /// Where requests are counted that reach none of its endpoints.
+    pub edge: OnceCell<Edge>,
 }
 
 /// A port with its routes compiled.
@@ -46,7 +50,7 @@ impl ServiceView {
                 }
             })
             .collect();
-        Self { host: service.host.clone(), ports }
+        Self { host: service.host.clone(), ports, edge: OnceCell::new() }
     }
 
     /// The port by its number.

@@ -1,9 +1,12 @@
 //! One try: an endpoint, a connection, the request, the response's head.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use veer_balance::{Dial, EndpointKey, NoEndpointReason, Outcome, Pick};
 use veer_core::AppProtocol;
 use veer_http::{Name, RequestHead};
@@ -69,9 +72,9 @@ pub async fn attempt(
     backend: &Rc<Backend>,
     asked: &mut Asked,
     tries: &Tries,
+    begun: Instant,
 ) -> Result<Answer, Failed> {
-    let begun = Instant::now();
-    let pick = pick(worker, backend, tries)?;
+    let pick = pick(worker, backend, tries, begun)?;
     let target = Arc::clone(pick.target());
     let edge = backend.edge(&worker.process, &target);
     let failed = |failure, error| Failed { failure, error, key: Some(target.key.clone()), edge: Some(edge.clone()) };
@@ -83,8 +86,12 @@ pub async fn attempt(
 
     // No longer than the try may take; a connection that comes later serves the next.
     let deadline = tries.try_deadline(begun);
-    let connecting = connect(worker, &upstream, &dial, asked);
-    let mut lease = match within(deadline, connecting).await {
+    let mut waited = false;
+    let connected = match ready(worker, &upstream, &dial, asked) {
+        Some(lease) => Some(Ok(lease)),
+        None => within(deadline, open(worker, &upstream, &dial, asked).as_mut(), &mut waited).await,
+    };
+    let mut lease = match connected {
         Some(Ok(lease)) => lease,
         Some(Err(error)) => {
             let through = matches!(dial, Dial::Gateway { .. });
@@ -107,9 +114,12 @@ pub async fn attempt(
     } else {
         asked.head.fields.set(Name::VeerProto, asked.protocol.as_str().as_bytes());
     }
-    let sent_at = Instant::now();
-    let sending = lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try());
-    match within(deadline, sending).await {
+    let sent_at = if waited { Instant::now() } else { begun };
+    let sent = {
+        let sending = pin!(lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try()));
+        within(deadline, sending, &mut waited).await
+    };
+    match sent {
         Some(Ok(response)) => Ok(judge(response, pick, lease, &dial, sent_at, edge, &target.key)),
         Some(Err(error)) => {
             let (failure, outcome, error) = lost(error, &lease, asked);
@@ -123,12 +133,12 @@ pub async fn attempt(
     }
 }
 
-fn pick(worker: &Worker, backend: &Backend, tries: &Tries) -> Result<Pick, Failed> {
+fn pick(worker: &Worker, backend: &Backend, tries: &Tries, now: Instant) -> Result<Pick, Failed> {
     let mut rng = worker.rng.borrow_mut();
-    let mut picked = backend.pick(&mut rng, &tries.exclude);
+    let mut picked = backend.pick(&mut rng, &tries.exclude, now);
     if picked.as_ref().is_err_and(|none| none.reason == NoEndpointReason::Excluded) {
         // All have failed once: any of them may do better now than nobody.
-        picked = backend.pick(&mut rng, &[]);
+        picked = backend.pick(&mut rng, &[], now);
     }
     picked.map_err(|none| {
         let error = match none.reason {
@@ -140,29 +150,37 @@ fn pick(worker: &Worker, backend: &Backend, tries: &Tries) -> Result<Pick, Faile
     })
 }
 
-async fn connect(
-    worker: &Rc<Worker>,
-    upstream: &Rc<Upstream>,
-    dial: &Dial<'_>,
-    asked: &Asked,
-) -> Result<Lease, DialError> {
+/// A connection that is there.
+fn ready(worker: &Rc<Worker>, upstream: &Rc<Upstream>, dial: &Dial<'_>, asked: &Asked) -> Option<Lease> {
     if asked.upgrade.is_some() {
         // It will not come back, and one that waited could turn out to be stale.
-        return upstream.h1(&reach::of(worker, dial).await?, true).await;
+        return None;
     }
     if speaks_http1(dial, asked) {
-        return upstream.h1(&reach::of(worker, dial).await?, false).await;
+        return upstream.h1_idle();
     }
     match upstream.h2_ready() {
-        Ready::Place(lease) => Ok(Lease::H2(lease)),
+        Ready::Place(lease) => Some(Lease::H2(lease)),
         Ready::Busy(lease) => {
-            if let Ok(reach) = reach::of(worker, dial).await {
+            if let Some(reach) = reach::now(worker, dial) {
                 upstream.open_another(&reach);
             }
-            Ok(Lease::H2(lease))
+            Some(Lease::H2(lease))
         }
-        Ready::Nothing => upstream.h2(&reach::of(worker, dial).await?).await,
+        Ready::Nothing => None,
     }
+}
+
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Lease, DialError>> + 'a>>;
+
+/// A new connection. In a place of its own: the way of every other request has no room for a handshake.
+fn open<'a>(worker: &'a Rc<Worker>, upstream: &'a Rc<Upstream>, dial: &'a Dial<'_>, asked: &Asked) -> Opening<'a> {
+    let fresh = asked.upgrade.is_some();
+    let http1 = fresh || speaks_http1(dial, asked);
+    Box::pin(async move {
+        let reach = reach::of(worker, dial).await?;
+        if http1 { upstream.h1(&reach, fresh).await } else { upstream.h2(&reach).await }
+    })
 }
 
 fn speaks_http1(dial: &Dial<'_>, asked: &Asked) -> bool {
@@ -247,9 +265,21 @@ impl Answer {
     }
 }
 
-async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
-    }
+/// The future's output unless the deadline comes first; no timer is set for what is there at once. Tells whether it was not.
+async fn within<F: Future + ?Sized>(
+    deadline: Option<Instant>,
+    mut future: Pin<&mut F>,
+    waited: &mut bool,
+) -> Option<F::Output> {
+    let mut sleep: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        *waited = true;
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        sleep.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }

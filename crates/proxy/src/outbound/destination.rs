@@ -32,23 +32,39 @@ pub async fn by_authority(
     head: &RequestHead,
 ) -> Result<Destination, RequestError> {
     let authority = head.authority().unwrap_or_default();
-    let (host, port) = split_authority(authority).ok_or(RequestError::Malformed("no authority"))?;
-    let port = port.unwrap_or(HTTP_PORT);
-    let service = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address) => knowledge.service(&address.to_string()).await,
-        Err(_) => match ServiceHost::complete(host, namespace) {
-            Some(name) => knowledge.service(name.as_str()).await,
-            None => Err(Missing::Absent),
-        },
+    let parts = || split_authority(authority).ok_or(NotFound::Malformed);
+    let read = || {
+        let (host, port) = parts()?;
+        let name = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => ServiceHost::complete(host, namespace).ok_or(Missing::Absent)?.to_string(),
+        };
+        Ok((name, port.unwrap_or(HTTP_PORT)))
     };
-    let service = service.map_err(|missing| match missing {
-        Missing::Absent => RequestError::NoService(host.to_owned()),
-        Missing::Unknown => RequestError::Unknown(host.to_owned()),
+    let found = knowledge.by_authority(authority, read).await;
+    let (service, port) = found.map_err(|error| {
+        let host = || parts().map_or_else(|_| String::new(), |(host, _)| host.to_owned());
+        match error {
+            NotFound::Malformed => RequestError::Malformed("the authority is no host with an optional port"),
+            NotFound::Missing(Missing::Absent) => RequestError::NoService(host()),
+            NotFound::Missing(Missing::Unknown) => RequestError::Unknown(host()),
+        }
     })?;
     if service.port(port).is_none() {
         return Err(RequestError::NoPort(service.host.to_string(), port));
     }
     Ok(Destination { service, port })
+}
+
+enum NotFound {
+    Malformed,
+    Missing(Missing),
+}
+
+impl From<Missing> for NotFound {
+    fn from(missing: Missing) -> Self {
+        NotFound::Missing(missing)
+    }
 }
 
 /// From where a captured connection was going. `None`: not a service of the mesh.

@@ -23,7 +23,7 @@ use crate::detect::{self, DEFAULT_WAIT, Protocol};
 use crate::http::serve;
 use crate::knowledge::Backend;
 use crate::pool::{DialError, Key};
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 
 /// How long the explicit listener waits for a connection's first bytes: clients may open some ahead of need.
 const FIRST_BYTES: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub struct Downstream {
 /// Serves the explicit listener: an HTTP proxy, and a reverse proxy by `Host`.
 pub async fn listen(worker: Rc<Worker>, listener: Listener) {
     let serving = Rc::clone(&worker);
-    worker.accept(listener, "outbound", move |stream, _| explicit(Rc::clone(&serving), stream)).await;
+    worker.accept(listener, "outbound", move |stream, place| explicit(Rc::clone(&serving), stream, place)).await;
 }
 
 /// Serves connections that packet-filter rules led here.
@@ -45,9 +45,9 @@ pub async fn listen_captured(worker: Rc<Worker>, listener: Listener) {
     let serving = Rc::clone(&worker);
     let own = listener.local_addr().ok();
     worker
-        .accept(listener, "outbound", move |stream, _| {
+        .accept(listener, "outbound", move |stream, place| {
             let original = original_destination(&stream, own);
-            captured(Rc::clone(&serving), stream, original)
+            captured(Rc::clone(&serving), stream, original, place)
         })
         .await;
 }
@@ -57,18 +57,18 @@ pub fn original_destination(stream: &Stream, listener: Option<SocketAddr>) -> Op
     veer_net::original_dst(stream).or_else(|| stream.local_addr().ok().filter(|address| Some(*address) != listener))
 }
 
-async fn explicit(worker: Rc<Worker>, stream: Stream) {
+async fn explicit(worker: Rc<Worker>, stream: Stream, place: Place) {
     let mut stream = Prefixed::new(stream);
     let from = Rc::new(Downstream { destination: None });
     match detect::detect(&mut stream, FIRST_BYTES).await {
-        Ok(Protocol::Http2) => http2(worker, stream, from).await,
+        Ok(Protocol::Http2) => place.go_on(http2(worker, stream, from)),
         // What is no HTTP is answered as HTTP/1.1 says: 400.
-        Ok(_) if !stream.seen().is_empty() => http1(worker, stream, from).await,
+        Ok(_) if !stream.seen().is_empty() => place.go_on(http1(worker, stream, from)),
         Ok(_) | Err(_) => {}
     }
 }
 
-async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAddr>) {
+async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAddr>, place: Place) {
     // A connection to the listener itself, not led here by a rule: forwarding it would be a loop.
     let Some(original) = original else {
         worker.refused("outbound", "not_captured");
@@ -77,7 +77,7 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
     let mut stream = Prefixed::new(stream);
     let destination = match destination::by_address(&worker.knowledge, original).await {
         Ok(Some(destination)) => destination,
-        Ok(None) => return tunnel::pass_through(&worker, stream, original).await,
+        Ok(None) => return place.go_on(tunnel::pass_through(worker, stream, original)),
         Err(_) => {
             worker.refused("outbound", "unknown");
             return;
@@ -100,9 +100,9 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
     };
     let from = |destination| Rc::new(Downstream { destination: Some(destination) });
     match spoken {
-        Protocol::Http1 => http1(worker, stream, from(destination)).await,
-        Protocol::Http2 => http2(worker, stream, from(destination)).await,
-        Protocol::Tls | Protocol::Opaque => tunnel::serve(&worker, stream, &destination).await,
+        Protocol::Http1 => place.go_on(http1(worker, stream, from(destination))),
+        Protocol::Http2 => place.go_on(http2(worker, stream, from(destination))),
+        Protocol::Tls | Protocol::Opaque => place.go_on(tunnel::serve(worker, stream, destination)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the balance's word for a target to a connection.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 use veer_balance::Dial;
@@ -44,6 +46,15 @@ pub async fn of(worker: &Worker, dial: &Dial<'_>) -> Result<Reach, DialError> {
             })
         }
     })
+}
+
+/// The same when nothing needs to be waited for.
+pub fn now(worker: &Worker, dial: &Dial<'_>) -> Option<Reach> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match pin!(of(worker, dial)).poll(&mut cx) {
+        Poll::Ready(reach) => reach.ok(),
+        Poll::Pending => None,
+    }
 }
 
 /// Waits, for the time of a first word, until the bundle that can judge the identities is held. Without it the handshake

@@ -1,6 +1,7 @@
 //! Bytes instead of requests: captured connections that speak no HTTP, and `CONNECT`.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ use crate::pool::{DialError, Hop, Reach};
 use crate::tcp::{Copied, End, RelayOptions, Relayed, Side, relay};
 use crate::worker::Worker;
 
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Opened, RequestError>> + 'a>>;
+
 /// A connection to an endpoint.
 struct Opened {
     io: Io,
@@ -38,20 +41,22 @@ enum Io {
 }
 
 /// Relays a captured connection to the service that it was going to.
-pub async fn serve(worker: &Rc<Worker>, mut downstream: impl Relayed, to: &Destination) {
+pub async fn serve(worker: Rc<Worker>, mut downstream: impl Relayed, to: Destination) {
     let log = TcpLog::begin(&to.service.host);
     let Some(port) = to.service.port(to.port) else { return };
-    match open(worker, &to.service, port).await {
-        Ok(opened) => carry(worker, &mut downstream, opened, log).await,
+    // In a place of its own: what opening takes is not held while bytes are relayed.
+    let opening: Opening<'_> = Box::pin(open(&worker, &to.service, port));
+    match opening.await {
+        Ok(opened) => carry(&worker, &mut downstream, opened, log).await,
         Err(error) => {
             worker.refused("outbound", error.verdict().flag.as_str());
-            log.refused(worker, &error);
+            log.refused(&worker, &error);
         }
     }
 }
 
 /// Relays a captured connection to an address that is no service of the mesh, as it came.
-pub async fn pass_through(worker: &Rc<Worker>, mut downstream: impl Relayed, original: SocketAddr) {
+pub async fn pass_through(worker: Rc<Worker>, mut downstream: impl Relayed, original: SocketAddr) {
     match worker.pools.dialer().tcp(original).await {
         Ok(mut upstream) => {
             let edge = worker.service_edge(None);
@@ -97,7 +102,7 @@ async fn open(worker: &Rc<Worker>, service: &ServiceView, port: &PortView) -> Re
     let mut exclude = Vec::new();
     let mut last = None;
     for _ in 0..=DEFAULT_REROUTES {
-        let picked = backend.pick(&mut worker.rng.borrow_mut(), &exclude);
+        let picked = backend.pick(&mut worker.rng.borrow_mut(), &exclude, Instant::now());
         let pick = match (picked, last.take()) {
             (Ok(pick), _) => pick,
             (Err(none), None) if none.reason == NoEndpointReason::Overflow => {

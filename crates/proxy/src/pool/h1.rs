@@ -73,7 +73,7 @@ pub(super) fn idle(upstream: &Rc<Upstream>) -> Option<H1Lease> {
     loop {
         let Idle { connection, since } = upstream.idle.borrow_mut().pop()?;
         // The newest comes first: when it is too old, all are.
-        if since.elapsed() < IDLE_TIME && connection.is_quiet() {
+        if upstream.recent.now().saturating_duration_since(since) < IDLE_TIME && connection.is_quiet() {
             return Some(H1Lease { connection, home: Rc::downgrade(upstream), reused: true });
         }
     }
@@ -156,7 +156,7 @@ impl H1Lease {
         }
         let mut idle = home.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection: self.connection, since: Instant::now() });
+            idle.push(Idle { connection: self.connection, since: home.recent.now() });
         }
     }
 

@@ -19,6 +19,7 @@ use crate::http::h2::{Link, LinkEnd, Ping, StreamPump, StreamSending, drive};
 use crate::http::replay::TryBody;
 use crate::http::send::SendFault;
 use crate::http::transport::Transport;
+use crate::recent::Recent;
 
 /// A connection with so many streams open is busy: another is opened beside it, while there are fewer than [`MAX_PER_UPSTREAM`].
 const BUSY: u32 = 100;
@@ -66,6 +67,7 @@ pub struct Connection {
     streams: Cell<u32>,
     served: Cell<bool>,
     closed: Cell<bool>,
+    recent: Recent,
     quiet_since: Cell<Instant>,
     /// When it gets no more requests.
     until: Cell<Instant>,
@@ -89,7 +91,7 @@ pub enum Ready {
 
 /// A place on the least busy connection, without waiting.
 pub(super) fn ready(upstream: &Upstream) -> Ready {
-    let now = Instant::now();
+    let now = upstream.recent.now();
     let connections = upstream.h2.borrow();
     let Some(best) = connections.iter().filter(|c| c.usable(now)).min_by_key(|c| c.streams.get()) else {
         return Ready::Nothing;
@@ -178,6 +180,7 @@ fn start(upstream: &Rc<Upstream>, io: Transport, gateway: Option<Arc<str>>, rtt:
         streams: Cell::new(0),
         served: Cell::new(false),
         closed: Cell::new(false),
+        recent: upstream.recent.clone(),
         quiet_since: Cell::new(now),
         until: Cell::new(until),
         gateway,
@@ -288,6 +291,6 @@ impl Drop for Connection {
 impl Drop for H2Lease {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
-        self.0.quiet_since.set(Instant::now());
+        self.0.quiet_since.set(self.0.recent.now());
     }
 }

@@ -26,6 +26,7 @@ use crate::http::body::{BodyError, Incoming};
 use crate::http::h2::Reset;
 use crate::http::replay::TryBody;
 use crate::http::serve::Upgraded;
+use crate::recent::Recent;
 
 /// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
 /// connections made with an older one stay good.
@@ -88,6 +89,7 @@ pub struct Pools {
     /// In order: what is closed in turn must not depend on the keys of a hasher, or no simulation could be repeated.
     upstreams: RefCell<BTreeMap<Key, Rc<Upstream>>>,
     jitter: RefCell<fastrand::Rng>,
+    recent: Recent,
 }
 
 /// One endpoint as one worker sees it.
@@ -98,6 +100,7 @@ pub struct Upstream {
     h2: RefCell<Vec<Rc<h2::Connection>>>,
     dialing: RefCell<Option<Rc<h2::Dialing>>>,
     idle: RefCell<Vec<h1::Idle>>,
+    recent: Recent,
     used: Cell<Instant>,
     /// Where in the jitter of lifetimes this upstream stands.
     jitter: Cell<f64>,
@@ -165,8 +168,8 @@ impl SendError {
 
 impl Pools {
     /// Empty pools.
-    pub fn new(dialer: Dialer, listener: Listener, rng: fastrand::Rng) -> Self {
-        Self { dialer, listener, upstreams: RefCell::default(), jitter: RefCell::new(rng) }
+    pub fn new(dialer: Dialer, listener: Listener, rng: fastrand::Rng, recent: Recent) -> Self {
+        Self { dialer, listener, upstreams: RefCell::default(), jitter: RefCell::new(rng), recent }
     }
 
     /// What makes connections.
@@ -186,7 +189,8 @@ impl Pools {
             h2: RefCell::default(),
             dialing: RefCell::default(),
             idle: RefCell::default(),
-            used: Cell::new(Instant::now()),
+            recent: self.recent.clone(),
+            used: Cell::new(self.recent.now()),
             jitter: Cell::new(self.jitter.borrow_mut().f64()),
             retired: Cell::new(false),
         });
@@ -247,7 +251,7 @@ impl Upstream {
 
     /// A place on an HTTP/2 connection, without waiting.
     pub fn h2_ready(&self) -> Ready {
-        self.used.set(Instant::now());
+        self.used.set(self.recent.now());
         h2::ready(self)
     }
 
@@ -261,13 +265,13 @@ impl Upstream {
     /// # Errors
     /// When no connection is there and none can be made. Nothing was sent.
     pub async fn h2(self: &Rc<Self>, reach: &Reach) -> Result<Lease, DialError> {
-        self.used.set(Instant::now());
+        self.used.set(self.recent.now());
         h2::lease(self, reach).await.map(Lease::H2)
     }
 
     /// An HTTP/1.1 connection that waited, if there is one.
     pub fn h1_idle(self: &Rc<Self>) -> Option<Lease> {
-        self.used.set(Instant::now());
+        self.used.set(self.recent.now());
         h1::idle(self).map(Lease::H1)
     }
 
@@ -276,7 +280,7 @@ impl Upstream {
     /// # Errors
     /// When no connection is there and none can be made. Nothing was sent.
     pub async fn h1(self: &Rc<Self>, reach: &Reach, fresh: bool) -> Result<Lease, DialError> {
-        self.used.set(Instant::now());
+        self.used.set(self.recent.now());
         h1::lease(self, reach, fresh).await.map(Lease::H1)
     }
 

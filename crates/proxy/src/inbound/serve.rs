@@ -1,0 +1,28 @@
+//! Serving a caller's connection, once it is known who calls and what is spoken.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::request;
+use super::state::Caller;
+use crate::http::serve;
+use crate::http::transport::Transport;
+use crate::http::watch::Watch;
+use crate::worker::Worker;
+
+/// HTTP/1.1; `read` was read of the connection already.
+pub async fn http1(worker: Rc<Worker>, io: Transport, read: BytesMut, caller: Rc<Caller>, watch: Rc<Watch>) {
+    let connections = Rc::clone(&worker.connections);
+    let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+    let end = serve::http1(io, read, handle, connections, watch).await;
+    worker.ended("inbound", end);
+}
+
+/// HTTP/2.
+pub async fn http2(worker: Rc<Worker>, io: Transport, read: BytesMut, caller: Rc<Caller>, watch: Rc<Watch>) {
+    let (connections, counting) = (Rc::clone(&worker.connections), Rc::clone(&worker));
+    let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+    let end = serve::http2(io, read, handle, connections, watch).await;
+    counting.ended("inbound", end);
+}
