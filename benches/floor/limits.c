@@ -214,14 +214,20 @@ static void *answer(void *unused) {
   return unused;
 }
 
+static double send_spent;
+
+/* There and back; the time of the send, which wakes the other core up, is kept aside. */
 static double ping(size_t n) {
   char message[100];
   memset(message, 'x', sizeof message);
-  double begun = now();
+  double begun = now(), sent = 0;
   for (size_t i = 0; i < n; i++) {
+    double before = now();
     must(write(pairs[0].a, message, sizeof message), sizeof message, "write");
+    sent += now() - before;
     must(read(pairs[0].a, message, sizeof message), sizeof message, "read");
   }
+  if (n > 1 && (!send_spent || sent / n < send_spent)) send_spent = sent / n;
   return (now() - begun) / n;
 }
 
@@ -320,6 +326,7 @@ int main(int count, char **words) {
   pthread_t thread;
   if (pthread_create(&thread, NULL, answer, NULL)) die("pthread_create");
   tell("100 B there and back between two cores, both asleep in read", least(ping, 2000));
+  tell("of that, the send that wakes the other core", send_spent);
   atomic_store(&stop, 1);
   ping(1);
   pthread_join(thread, NULL);

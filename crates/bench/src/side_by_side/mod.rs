@@ -125,6 +125,7 @@ async fn measure(veer: &Path, flags: SideBySide) -> anyhow::Result<()> {
     // Before this process sees one core only.
     let machine = Machine::describe();
     process::pin(None, stage.load_core)?;
+    process::prefer();
     let effort = flags.effort();
     let settings = Settings {
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),

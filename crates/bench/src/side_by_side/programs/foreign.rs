@@ -25,6 +25,8 @@ pub struct Task {
     pub upstream: SocketAddr,
     /// What it understands.
     pub level: Level,
+    /// Bodies or messages are large.
+    pub large: bool,
     /// Mutual TLS in front.
     pub tls_in: bool,
     /// Mutual TLS behind.
@@ -59,6 +61,8 @@ pub fn command(peer: Peer, task: &Task, stage: &Stage, folder: &Path) -> anyhow:
         Peer::Nginx => nginx(task),
         _ => envoy(task),
     };
+    let large = if task.large { large(peer, task.level) } else { "" };
+    text = text.replace("@LARGE@", large);
     let (certificates, dir) = (stage.certificates.display().to_string(), folder.display().to_string());
     for (name, address) in [("LISTEN", task.listen), ("UPSTREAM", task.upstream)] {
         text = text.replace(&format!("@{name}@"), &address.to_string());
@@ -85,6 +89,18 @@ pub fn command(peer: Peer, task: &Task, stage: &Stage, folder: &Path) -> anyhow:
             .arg(file),
     };
     Ok(command)
+}
+
+/// What their documentation advises for large bodies: buffers that hold more of them.
+fn large(peer: Peer, level: Level) -> &'static str {
+    match (peer, level) {
+        (Peer::Haproxy, _) => "tune.bufsize 65536",
+        (Peer::Nginx, Level::Http { .. }) => {
+            "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; grpc_buffer_size 64k; client_body_buffer_size 64k;"
+        }
+        (Peer::Nginx, _) => "proxy_buffer_size 64k;",
+        _ => "",
+    }
 }
 
 fn haproxy(task: &Task) -> String {

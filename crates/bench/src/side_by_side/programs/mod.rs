@@ -28,6 +28,9 @@ const FAR_APPLICATION: SocketAddr = address(veer::FAR_NETWORK, 0, 20, 9000);
 /// All others are in 127.77.0.0/16.
 const PEERS: u8 = 77;
 
+/// Bodies beyond this size are large.
+const LARGE: usize = 32 * 1024;
+
 const fn address(a: u8, b: u8, c: u8, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, a, b, c)), port)
 }
@@ -167,7 +170,9 @@ fn tasks(contender: Contender, work: Work, place: u8) -> Vec<(Part, Task)> {
     let at = |last, port| address(PEERS, 1 + place, last, port);
     let (front, relay, back) = (at(2, 8000), at(3, 8443), at(4, 8443));
     let level = level(contender, &shape, None);
-    let single = Task { side: "proxy", listen: front, upstream: ORIGINS[0], level, tls_in: false, tls_out: false };
+    let large = shape.body * shape.messages + shape.upload > LARGE;
+    let single =
+        Task { side: "proxy", listen: front, upstream: ORIGINS[0], level, large, tls_in: false, tls_out: false };
     let callee_level = self::level(contender, &shape, Some(false));
     let callee = Task { side: "callee", listen: back, level: callee_level, tls_in: true, ..single.clone() };
     let next = if contender.variant == Variant::Hop { relay } else { back };
