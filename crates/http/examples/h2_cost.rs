@@ -18,6 +18,7 @@ fn main() {
     run(batches, "unary, GET, 100 bytes back", unary);
     run(batches, "unary, gRPC, 100 bytes each way, trailers", grpc);
     run(batches, "the same, each with a trace of its own", traced);
+    run(batches / 100, "256 KiB back", large);
 }
 
 fn run(batches: usize, name: &str, batch: fn(&mut Ends)) {
@@ -48,6 +49,7 @@ struct Ends {
     post: RequestHead,
     ok: ResponseHead,
     body: Bytes,
+    large: Bytes,
     server_time: Duration,
     client_time: Duration,
     count: u64,
@@ -78,6 +80,7 @@ impl Ends {
             post,
             ok,
             body: Bytes::from(vec![7; 100]),
+            large: Bytes::from(vec![7; 256 << 10]),
             server_time: Duration::ZERO,
             client_time: Duration::ZERO,
             count: 0,
@@ -107,6 +110,52 @@ fn grpc(ends: &mut Ends) {
 
 fn traced(ends: &mut Ends) {
     exchange(ends, true, true);
+}
+
+/// Bodies that take several rounds through the output's room.
+fn large(ends: &mut Ends) {
+    let mut body = ends.large.clone();
+    for _ in 0..BATCH {
+        let start = now();
+        let id = ends.client.request(&ends.get, true, 0).expect("the peer takes a stream");
+        ends.client_time += start.elapsed();
+        Ends::carry(&mut ends.client, &mut ends.to_server);
+        let start = now();
+        while let Some(event) = ends.server.receive(&mut ends.to_server).expect("a peer of our own") {
+            if let Event::Request { id, head, .. } = event {
+                ends.server.recycle(head.fields);
+                ends.server.respond(id, &ends.ok, false);
+                body = ends.large.clone();
+                ends.server.data(id, &mut body, true);
+            }
+        }
+        ends.server_time += start.elapsed();
+        while ends.client.state(id).is_some() {
+            Ends::carry(&mut ends.server, &mut ends.to_client);
+            let start = now();
+            while let Some(event) = ends.client.receive(&mut ends.to_client).expect("a peer of our own") {
+                match event {
+                    Event::Response { head, .. } => ends.client.recycle(head.fields),
+                    Event::Data { id, flow, end, .. } => {
+                        ends.client.release(id, flow);
+                        if end {
+                            ends.client.forget(id);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            ends.client_time += start.elapsed();
+            Ends::carry(&mut ends.client, &mut ends.to_server);
+            let start = now();
+            while ends.server.receive(&mut ends.to_server).expect("a peer of our own").is_some() {}
+            while let Some(id) = ends.server.writable() {
+                ends.server.data(id, &mut body, true);
+            }
+            ends.server_time += start.elapsed();
+        }
+        ends.server.forget(id);
+    }
 }
 
 fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {

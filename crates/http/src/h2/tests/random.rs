@@ -1,6 +1,6 @@
 //! Two ends that do anything in any order, and bytes of any kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, Bytes, BytesMut};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::peers::{get, post};
 use super::raw::{GET, Raw, headers};
 use crate::h2::frame::PREFACE;
-use crate::h2::{Config, Connection, Event, StreamId};
+use crate::h2::{Code, Config, Connection, Event, StreamId};
 use crate::{Fields, Name, ResponseHead};
 
 /// Something that one of both ends does.
@@ -20,6 +20,8 @@ enum Step {
     Carry { up: bool, most: usize },
     /// What was received is released.
     Release { up: bool },
+    /// The server, or the client, gives up one of its streams.
+    Cancel { up: bool, which: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -28,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (size.clone(), size, any::<bool>()).prop_map(|(up, down, trailers)| Step::Open { up, down, trailers }),
         6 => (any::<bool>(), prop_oneof![1usize..50, 50usize..40_000]).prop_map(|(up, most)| Step::Carry { up, most }),
         3 => any::<bool>().prop_map(|up| Step::Release { up }),
+        1 => (any::<bool>(), 0usize..20).prop_map(|(up, which)| Step::Cancel { up, which }),
     ]
 }
 
@@ -86,6 +89,22 @@ impl End {
         }
     }
 
+    /// Gives up a stream that is not over.
+    fn cancel(&mut self, which: usize) -> Option<StreamId> {
+        let open =
+            |(id, (_, ended)): (&StreamId, &(usize, bool))| (!*ended || self.to_send.contains_key(id)).then_some(*id);
+        let open: Vec<_> = self.got.iter().filter_map(open).collect();
+        let id = *open.get(which % open.len().max(1))?;
+        self.drop_stream(id);
+        Some(id)
+    }
+
+    fn drop_stream(&mut self, id: StreamId) {
+        self.connection.forget(id);
+        self.to_send.remove(&id);
+        self.got.remove(&id);
+    }
+
     fn release(&mut self) {
         for (id, flow) in std::mem::take(&mut self.held) {
             self.connection.release(id, flow);
@@ -122,6 +141,7 @@ impl End {
                 }
                 Event::Trailers { id, .. } => self.take(id, b"", true),
                 Event::Settings => {}
+                Event::Reset { id, code: Code::CANCEL | Code::NO_ERROR, untouched: false } => self.drop_stream(id),
                 other => panic!("{other:?}"),
             }
         }
@@ -160,9 +180,11 @@ fn run(steps: Vec<Step>, client: Config, server: Config) {
     let mut client = End::new(Connection::client(client));
     let mut server = End::new(Connection::server(server));
     let mut plan = BTreeMap::new();
+    let mut cancelled = BTreeSet::new();
     let open = |client: &mut End, plan: &mut BTreeMap<StreamId, Plan>, up: usize, down: usize, trailers: bool| {
         let Ok(id) = client.connection.request(&post("/"), up == 0, ()) else { return };
         plan.insert(id, Plan { up, down, trailers });
+        client.got.insert(id, (0, false));
         if up > 0 {
             client.to_send.insert(id, Body { left: filled(id, up), trailers: false });
             client.pump(id);
@@ -188,6 +210,7 @@ fn run(steps: Vec<Step>, client: Config, server: Config) {
             }
             Step::Release { up: true } => server.release(),
             Step::Release { up: false } => client.release(),
+            Step::Cancel { up, which } => cancelled.extend(if up { &mut server } else { &mut client }.cancel(which)),
         }
     }
     // Whatever happened, what is left comes through.
@@ -203,7 +226,7 @@ fn run(steps: Vec<Step>, client: Config, server: Config) {
         client.react(&plan);
         idle = if up || down { 0 } else { idle + 1 };
     }
-    for (id, plan) in plan {
+    for (id, plan) in plan.into_iter().filter(|(id, _)| !cancelled.contains(id)) {
         assert_eq!(server.got.get(&id), Some(&(plan.up, true)), "up on {id}");
         assert_eq!(client.got.get(&id), Some(&(plan.down, true)), "down on {id}");
     }
@@ -228,7 +251,9 @@ proptest! {
     ) {
         run(steps, client, server);
     }
+}
 
+proptest! {
     #[test]
     fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400), server: bool) {
         let mut raw = if server { Raw::server(Config::default()) } else { Raw::client(Config::default()) };
