@@ -1,5 +1,7 @@
 //! A section of fields: one buffer of bytes, and a list of where in it names and values are.
 
+mod lines;
+
 use std::fmt;
 
 use crate::name::Name;
@@ -202,65 +204,6 @@ impl Fields {
         self.list.push(Field { name, value, known, sensitive, line: false });
     }
 
-    /// Adds a field that lies in a head whose text comes next with [`Self::adopt`]: where in it name and value are, and whether there is
-    /// just a colon and a space between them, and CR LF behind them.
-    pub(crate) fn expect(&mut self, name: Span, value: Span, line: bool) {
-        self.list.push(Field { name, value, known: Name::Other, sensitive: false, line });
-    }
-
-    /// Takes the text of the head that all fields lie in, puts their names into lower case, recognises them, and keeps those that
-    /// `keep` wants. Nothing was in the buffer before.
-    ///
-    /// # Errors
-    /// Those of `keep`.
-    pub(crate) fn adopt<E>(
-        &mut self,
-        text: &[u8],
-        mut keep: impl FnMut(Name, &[u8], &[u8]) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        debug_assert!(self.text.is_empty(), "places in the head are places in the buffer");
-        self.text.extend_from_slice(text);
-        let mut kept = 0;
-        for at in 0..self.list.len() {
-            let field = &mut self.list[at];
-            let name = &mut self.text[field.name.start as usize..field.name.end() as usize];
-            field.known = Name::lower(name);
-            let field = *field;
-            if keep(field.known, field.name.of(&self.text), field.value.of(&self.text))? {
-                self.list[kept] = field;
-                kept += 1;
-            }
-        }
-        self.list.truncate(kept);
-        Ok(())
-    }
-
-    /// Appends the lines of the fields that `keep` wants, as HTTP/1.1 writes them. Lines that already lie one behind the other are
-    /// copied at once.
-    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, mut keep: impl FnMut(Name, &[u8], &[u8]) -> bool) {
-        let (mut start, mut end) = (0, 0);
-        for field in &self.list {
-            if !keep(field.known, self.bytes(field.name), self.bytes(field.value)) {
-                continue;
-            }
-            if field.line && field.name.start == end {
-                end = field.value.end() + 2;
-                continue;
-            }
-            out.extend_from_slice(&self.text[start as usize..end as usize]);
-            if field.line {
-                (start, end) = (field.name.start, field.value.end() + 2);
-            } else {
-                (start, end) = (0, 0);
-                out.extend_from_slice(self.bytes(field.name));
-                out.extend_from_slice(b": ");
-                out.extend_from_slice(self.bytes(field.value));
-                out.extend_from_slice(b"\r\n");
-            }
-        }
-        out.extend_from_slice(&self.text[start as usize..end as usize]);
-    }
-
     /// How many bytes lie in the buffer: about what writing them takes.
     pub(crate) fn text_len(&self) -> usize {
         self.text.len()
@@ -307,6 +250,10 @@ impl Span {
         Self { start: start as u32, length: length as u32 }
     }
 
+    pub(crate) fn start(self) -> usize {
+        self.start as usize
+    }
+
     pub(crate) fn part(self, from: usize, length: usize) -> Self {
         Self { start: self.start + from as u32, length: length as u32 }
     }
@@ -319,8 +266,10 @@ impl Span {
         self.start + self.length
     }
 
+    #[inline(always)]
     fn of(self, text: &[u8]) -> &[u8] {
-        &text[self.start as usize..(self.start + self.length) as usize]
+        // Never beyond it. Without a panic, what nobody looks at is not computed.
+        text.get(self.start as usize..self.end() as usize).unwrap_or_default()
     }
 }
 

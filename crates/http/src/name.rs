@@ -84,7 +84,7 @@ impl Name {
     }
 
     /// Puts a name that is ASCII into lower case, and says which it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lower(text: &mut [u8]) -> Self {
         if text.len() < 8 {
             text.iter_mut().for_each(|byte| byte.make_ascii_lowercase());

@@ -1,11 +1,75 @@
 //! Finds the first byte of a kind, sixteen bytes at a time where every machine of an architecture can do that, else eight.
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod wide;
+#[cfg(any(not(target_arch = "x86_64"), test))]
+#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+mod words;
+
+#[cfg(not(target_arch = "x86_64"))]
+use words as wide;
+
 use crate::fields::{is_token, is_value};
 
 /// The first control character from `start` on, or the length. A tab is one.
 #[inline(always)]
 pub(crate) fn control(bytes: &[u8], start: usize) -> usize {
     first(bytes, start, wide::controls, |byte| byte == b'\t' || !is_value(byte))
+}
+
+/// Tells where the lines of a section begin and end (before CR LF), up to the empty one, and says where what follows the section begins.
+///
+/// `None` when that is not so easy to say: when the section is not whole, has more lines than `most`, or holds a control character other
+/// than tabs and the CR LF of lines. What was told until then is to be forgotten.
+#[inline(always)]
+pub(crate) fn lines(bytes: &[u8], start: usize, most: usize, mut line: impl FnMut(usize, usize)) -> Option<usize> {
+    let (mut at, mut begin, mut count) = (start, start, 0);
+    // A line feed must come first: the block before ends with a carriage return.
+    let mut open = 0;
+    loop {
+        let (block, skip) = match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            Some(block) => (block, 0),
+            None => last_block(bytes, at)?,
+        };
+        let controls = wide::controls(block) >> skip;
+        // No branch but this one for the blocks without a line's end.
+        if controls | open != 0 {
+            let feeds = wide::equal(block, b'\n') >> skip;
+            let returns = wide::equal(block, b'\r') >> skip;
+            let mut strange = controls & !feeds & !returns;
+            if strange != 0 {
+                strange &= !(wide::equal(block, b'\t') >> skip);
+            }
+            strange |= feeds ^ (wide::behind(returns) | open);
+            let mut left = feeds;
+            while left != 0 {
+                let feed = at + wide::place(left);
+                let lowest = left & left.wrapping_neg();
+                left ^= lowest;
+                match feed - begin {
+                    0 => return None,
+                    1 => return (strange & (lowest | (lowest - 1)) == 0).then_some(feed + 1),
+                    _ if count == most => return None,
+                    _ => line(begin, feed - 1),
+                }
+                count += 1;
+                begin = feed + 1;
+            }
+            if strange != 0 {
+                return None;
+            }
+            open = wide::first_if_last(returns);
+        }
+        at += wide::WIDTH;
+    }
+}
+
+/// The last block, when a place is in it but not at its begin, and how far its flags are to be shifted to be those from that place on.
+#[inline(always)]
+fn last_block(bytes: &[u8], at: usize) -> Option<(&[u8; wide::WIDTH], u32)> {
+    let past = (at + wide::WIDTH).checked_sub(bytes.len())?;
+    if past < wide::WIDTH { Some((bytes.last_chunk()?, past as u32 * wide::BITS)) } else { None }
 }
 
 /// The first byte from `start` on that is in no token (RFC 9110 §5.6.2), or the length.
@@ -65,159 +129,22 @@ fn first(
         }
         at += wide::WIDTH;
     }
-    if let (true, Some(block)) = (wide::EXACT, bytes.last_chunk()) {
-        // Once more over bytes that are known.
-        let from = bytes.len() - wide::WIDTH;
-        let flags = flags(block) >> (at - from).min(wide::WIDTH) << (at - from).min(wide::WIDTH);
-        return if flags != 0 { from + wide::place(flags) } else { bytes.len() };
+    if let Some((block, skip)) = last_block(bytes, at) {
+        let flags = flags(block) >> skip;
+        return if flags != 0 { at + wide::place(flags) } else { bytes.len() };
     }
+    // Only in texts that are shorter than a block.
     while at < bytes.len() && !one(bytes[at]) {
         at += 1;
     }
     at
 }
 
-/// Sixteen bytes at a time.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-mod wide {
-    use std::arch::x86_64::*;
-
-    pub(super) const WIDTH: usize = 16;
-    /// Each byte is flagged rightly, whatever is around it.
-    pub(super) const EXACT: bool = true;
-    /// One bit for each byte.
-    pub(super) type Flags = u32;
-
-    #[inline(always)]
-    pub(super) fn place(flags: Flags) -> usize {
-        flags.trailing_zeros() as usize
-    }
-
-    /// Control characters.
-    #[inline(always)]
-    pub(super) fn controls(block: &[u8; WIDTH]) -> Flags {
-        // SAFETY: x86_64 has SSE2.
-        unsafe {
-            let block = load(block);
-            mask(_mm_or_si128(up_to(block, 0x1f), equal(block, 0x7f)))
-        }
-    }
-
-    /// Anything but letters, digits, `-` and `.`.
-    #[inline(always)]
-    pub(super) fn uncommon(block: &[u8; WIDTH]) -> Flags {
-        // SAFETY: x86_64 has SSE2.
-        unsafe {
-            let block = load(block);
-            let letter = up_to(_mm_sub_epi8(_mm_or_si128(block, all(0x20)), all(b'a')), 25);
-            let digit = up_to(_mm_sub_epi8(block, all(b'0')), 9);
-            let other = up_to(_mm_sub_epi8(block, all(b'-')), 1);
-            !mask(_mm_or_si128(_mm_or_si128(letter, digit), other)) & 0xffff
-        }
-    }
-
-    /// Anything but visible ASCII, `#`, and `stop`.
-    #[inline(always)]
-    pub(super) fn target_ends(block: &[u8; WIDTH], stop: u8) -> Flags {
-        // SAFETY: x86_64 has SSE2.
-        unsafe {
-            let block = load(block);
-            let visible = up_to(_mm_sub_epi8(block, all(0x21)), 0x7e - 0x21);
-            let ends = _mm_or_si128(equal(block, b'#'), equal(block, stop));
-            !mask(_mm_andnot_si128(ends, visible)) & 0xffff
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn load(block: &[u8; WIDTH]) -> __m128i {
-        // SAFETY: sixteen bytes may be read, from any place.
-        unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn all(byte: u8) -> __m128i {
-        _mm_set1_epi8(byte as i8)
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn up_to(block: __m128i, most: u8) -> __m128i {
-        _mm_cmpeq_epi8(_mm_min_epu8(block, all(most)), block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn equal(block: __m128i, byte: u8) -> __m128i {
-        _mm_cmpeq_epi8(block, all(byte))
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse2")]
-    fn mask(flags: __m128i) -> Flags {
-        _mm_movemask_epi8(flags) as u32
-    }
-}
-
-/// Eight bytes at a time, in the words that every machine has.
-#[cfg(any(not(target_arch = "x86_64"), test))]
-#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
-mod words {
-    pub(super) const WIDTH: usize = 8;
-    /// Bytes behind the first that is flagged may be flagged wrongly.
-    pub(super) const EXACT: bool = false;
-    /// The high bit of each byte.
-    pub(super) type Flags = u64;
-
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-
-    #[inline(always)]
-    pub(super) fn place(flags: Flags) -> usize {
-        (flags.trailing_zeros() / 8) as usize
-    }
-
-    #[inline(always)]
-    pub(super) fn controls(block: &[u8; WIDTH]) -> Flags {
-        let word = u64::from_le_bytes(*block);
-        below(word, 0x20) | equal(word, 0x7f)
-    }
-
-    #[inline(always)]
-    pub(super) fn uncommon(block: &[u8; WIDTH]) -> Flags {
-        let word = u64::from_le_bytes(*block);
-        let low = word & !HIGH;
-        let letters = ((low | (ONES * 0x20)) + ONES * 0x1f) & !((low | (ONES * 0x20)) + ONES * 0x05);
-        let from_dash_to_nine = (low + ONES * 0x53) & !(low + ONES * 0x46);
-        let slash = !((low ^ (ONES * 0x2f)) + ONES * 0x7f);
-        !((letters | (from_dash_to_nine & !slash)) & !word) & HIGH
-    }
-
-    #[inline(always)]
-    pub(super) fn target_ends(block: &[u8; WIDTH], stop: u8) -> Flags {
-        let word = u64::from_le_bytes(*block);
-        below(word, 0x21) | equal(word, 0x7f) | equal(word, b'#') | equal(word, stop) | (word & HIGH)
-    }
-
-    /// Bytes below `limit`, which is at most 128.
-    #[inline(always)]
-    fn below(word: u64, limit: u8) -> u64 {
-        word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH
-    }
-
-    #[inline(always)]
-    fn equal(word: u64, byte: u8) -> u64 {
-        let differs = word ^ (ONES * u64::from(byte));
-        differs.wrapping_sub(ONES) & !differs & HIGH
-    }
-}
-#[cfg(not(target_arch = "x86_64"))]
-use words as wide;
-
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const NEIGHBOURS: [u8; 12] = [0, 1, b'\t', 0x1f, b'#', b'-', b'a', b'z', 0x7f, 0x80, 0xfe, 0xff];
@@ -232,7 +159,7 @@ mod tests {
 
     /// Every byte at every place among neighbours that could carry into it.
     #[test]
-    fn the_first_byte_of_a_kind_is_flagged() {
+    fn bytes_of_a_kind_are_flagged_and_no_others() {
         macro_rules! check {
             ($module:ident) => {
                 for byte in 0..=255u8 {
@@ -240,12 +167,18 @@ mod tests {
                         for at in 0..$module::WIDTH {
                             let mut block = [other; $module::WIDTH];
                             block[at] = byte;
-                            let found = |flags| (flags != 0).then(|| $module::place(flags));
-                            let wanted = |is: fn(u8) -> bool| block.iter().position(|byte| is(*byte));
+                            let flags = |is: fn(u8) -> bool| {
+                                let bit = |at: usize| (1 << (at as u32 * $module::BITS)) << ($module::BITS - 1);
+                                (0..block.len()).filter(|at| is(block[*at])).fold(0, |flags, at| flags | bit(at))
+                            };
                             let text = block.escape_ascii();
-                            assert_eq!(found($module::controls(&block)), wanted(|b| b.is_ascii_control()), "{text}");
-                            assert_eq!(found($module::uncommon(&block)), wanted(is_uncommon), "{text}");
-                            assert_eq!(found($module::target_ends(&block, b'?')), wanted(ends_target), "{text}");
+                            assert_eq!($module::controls(&block), flags(|b| b.is_ascii_control()), "{text}");
+                            assert_eq!($module::uncommon(&block), flags(is_uncommon), "{text}");
+                            assert_eq!($module::target_ends(&block, b'?'), flags(ends_target), "{text}");
+                            assert_eq!($module::equal(&block, b'-'), flags(|b| b == b'-'), "{text}");
+                            let dashes = $module::equal(&block, b'-');
+                            assert_eq!($module::behind(dashes) != 0, block[..$module::WIDTH - 1].contains(&b'-'));
+                            assert_eq!($module::first_if_last(dashes) != 0, block.ends_with(b"-"));
                         }
                     }
                 }
@@ -275,6 +208,51 @@ mod tests {
                         assert_eq!(target_end(&text, before, b'?'), target);
                     }
                 }
+            }
+        }
+    }
+
+    /// The same byte by byte.
+    fn lines_one_by_one(bytes: &[u8], start: usize, most: usize) -> Option<(Vec<(usize, usize)>, usize)> {
+        let (mut found, mut begin) = (Vec::new(), start);
+        loop {
+            let end = begin + bytes[begin..].iter().position(|byte| byte.is_ascii_control() && *byte != b'\t')?;
+            if !bytes[end..].starts_with(b"\r\n") || found.len() == most && end > begin {
+                return None;
+            }
+            if end == begin {
+                return Some((found, end + 2));
+            }
+            found.push((begin, end));
+            begin = end + 2;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(debug_assertions) { 2000 } else { 50_000 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn lines_are_found_as_one_by_one(
+            parts in vec(prop_oneof![
+                8 => "[ -~\t]{1,40}\r\n",
+                3 => Just("\r\n".to_owned()),
+                2 => "[a-z]{1,20}",
+                1 => "[\r\n\t\u{0}\u{7f}\u{80}]{1,2}",
+            ], 0..12),
+            start in 0..20usize,
+            most in 0..8usize,
+        ) {
+            let text = parts.concat().into_bytes();
+            let start = start.min(text.len());
+            let mut found = Vec::new();
+            let end = lines(&text, start, most, |begin, end| found.push((begin, end)));
+            let expected = lines_one_by_one(&text, start, most);
+            if text.len() >= wide::WIDTH || end.is_some() {
+                prop_assert_eq!(end.map(|end| (found, end)), expected);
             }
         }
     }

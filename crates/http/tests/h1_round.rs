@@ -68,9 +68,14 @@ fn same_fields(fields: &Fields, others: &[httparse::Header<'_>]) -> Result<(), T
     Ok(())
 }
 
+/// Whether a line ends without CR.
+fn has_bare_line_feed(text: &[u8]) -> bool {
+    (0..text.len()).any(|at| text[at] == b'\n' && (at == 0 || text[at - 1] != b'\r'))
+}
+
 /// Whether the other reader may have been too lenient to see it.
 fn about_meaning(fault: Fault, text: &[u8]) -> bool {
-    let bare = (0..text.len()).any(|at| text[at] == b'\n' && (at == 0 || text[at - 1] != b'\r'));
+    let bare = has_bare_line_feed(text);
     match fault {
         Fault::LineEnd => bare,
         Fault::StartLine => bare || text.starts_with(b"\r"),
@@ -111,6 +116,7 @@ proptest! {
         match (read(&text), verdict) {
             (Ok(Some((head, parsed))), Ok(Status::Complete(length))) => {
                 prop_assert_eq!(parsed.consumed, length);
+                prop_assert!(!has_bare_line_feed(&text[..length]));
                 prop_assert_eq!(Some(head.method_str()), other.method);
                 prop_assert_eq!(head.version == Version::Http11, other.version == Some(1));
                 prop_assert!(head.method() == Method::Connect || other.path.unwrap().as_bytes().ends_with(head.target())
@@ -132,6 +138,7 @@ proptest! {
         match (read_answer(&text, Method::Get), verdict) {
             (Ok(Some((head, parsed))), Ok(Status::Complete(length))) => {
                 prop_assert_eq!((parsed.consumed, Some(head.status)), (length, other.code));
+                prop_assert!(!has_bare_line_feed(&text[..length]));
                 if head.fields.has(Name::TransferEncoding) {
                     prop_assert!(!head.fields.has(Name::ContentLength));
                 } else {

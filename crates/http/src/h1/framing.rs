@@ -7,6 +7,7 @@ use crate::{Method, Name, ResponseHead, Version};
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     length: Option<u64>,
+    strange_length: bool,
     coding: Coding,
     hosts: u32,
     strange_host: bool,
@@ -31,26 +32,21 @@ enum Coding {
 
 impl Framing {
     /// Looks at a field; whether it is to be kept.
-    pub(super) fn note(&mut self, name: Name, value: &[u8]) -> Result<bool, Fault> {
+    #[inline(always)]
+    pub(super) fn note(&mut self, name: Name, value: &[u8]) -> bool {
         match name {
             Name::Host => {
                 self.hosts += 1;
                 self.strange_host |= !target::is_authority(value);
             }
-            Name::ContentLength => {
-                let length = decimal(value).ok_or(Fault::ContentLength)?;
-                if let Some(before) = self.length {
-                    return if before == length { Ok(false) } else { Err(Fault::ContentLength) };
-                }
-                self.length = Some(length);
-            }
+            Name::ContentLength => return self.content_length(value),
             Name::TransferEncoding => self.coding = coding(value, &self.coding),
             Name::Connection => self.connection(value),
             Name::Upgrade => self.upgrade |= !value.is_empty(),
             Name::Expect => self.expect |= value.eq_ignore_ascii_case(b"100-continue"),
             _ => {}
         }
-        Ok(true)
+        true
     }
 
     /// What follows a request.
@@ -59,7 +55,7 @@ impl Framing {
         if self.strange_host || self.hosts > 1 || self.hosts == 0 && version == Version::Http11 {
             return Err(Fault::Host);
         }
-        let body = match (self.chunked(version)?, self.length) {
+        let body = match (self.chunked(version)?, self.length()?) {
             (true, Some(_)) => return Err(Fault::LengthAndCoding),
             (true, None) => Body::Chunked,
             (false, Some(length)) => Body::Length(length),
@@ -77,12 +73,12 @@ impl Framing {
             head.fields.remove_where(|name| matches!(name, Name::ContentLength | Name::TransferEncoding));
             return Ok((Body::None, true));
         }
-        let chunked = self.chunked(head.version)?;
-        let clean = !(chunked && self.length.is_some());
+        let (chunked, length) = (self.chunked(head.version)?, self.length()?);
+        let clean = !(chunked && length.is_some());
         if !clean {
             head.fields.remove(Name::ContentLength);
         }
-        let body = match self.length {
+        let body = match length {
             _ if to == Method::Head || matches!(head.status, ..200 | 204 | 304) => Body::None,
             _ if chunked => Body::Chunked,
             Some(length) => Body::Length(length),
@@ -101,6 +97,10 @@ impl Framing {
         self.upgrade && self.upgrade_named
     }
 
+    fn length(&self) -> Result<Option<u64>, Fault> {
+        if self.strange_length { Err(Fault::ContentLength) } else { Ok(self.length) }
+    }
+
     /// Whether the content is chunked. HTTP/1.0 knows no transfer codings (RFC 9112 §6.1).
     fn chunked(&self, version: Version) -> Result<bool, Fault> {
         match self.coding {
@@ -109,6 +109,14 @@ impl Framing {
             Coding::Unknown => Err(Fault::UnknownCoding),
             Coding::Chunked | Coding::Open => Err(Fault::TransferEncoding),
         }
+    }
+
+    /// A length that is told again is not kept.
+    fn content_length(&mut self, value: &[u8]) -> bool {
+        let before = self.length;
+        self.length = decimal(value);
+        self.strange_length |= self.length.is_none() || before.is_some_and(|before| self.length != Some(before));
+        before.is_none()
     }
 
     fn connection(&mut self, value: &[u8]) {

@@ -16,14 +16,10 @@ pub fn request(bytes: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<
     let text = &within[start..];
     let Some(line) = tokens::request_line(text)? else { return unfinished(within, limits, Fault::TargetTooLong) };
     head.clear();
-    let fields = &mut head.fields;
-    let Some(length) =
-        tokens::fields(text, line.end, limits.fields, |name, value, tight| fields.expect(name, value, tight))?
-    else {
+    let Some(length) = tokens::fields(text, line.end, limits.fields, &mut head.fields)? else {
         return unfinished(within, limits, Fault::HeadTooLarge);
     };
-    let mut framing = Framing::default();
-    fields.adopt(&text[..length], |known, _, value| framing.note(known, value))?;
+    let framing = adopt(&mut head.fields, &text[..length])?;
     head.version = line.version;
     head.adopt_method(line.method);
     target::set(head, line.target, line.query)?;
@@ -53,14 +49,10 @@ pub fn response(bytes: &[u8], to: Method, limits: &Limits, head: &mut ResponseHe
         return unfinished(within, limits, Fault::HeadTooLarge);
     };
     head.clear();
-    let fields = &mut head.fields;
-    let Some(length) =
-        tokens::fields(within, start, limits.fields, |name, value, tight| fields.expect(name, value, tight))?
-    else {
+    let Some(length) = tokens::fields(within, start, limits.fields, &mut head.fields)? else {
         return unfinished(within, limits, Fault::HeadTooLarge);
     };
-    let mut framing = Framing::default();
-    fields.adopt(&within[..length], |known, _, value| framing.note(known, value))?;
+    let framing = adopt(&mut head.fields, &within[..length])?;
     head.version = version;
     head.status = status;
     let (body, clean) = framing.of_response(head, to)?;
@@ -82,13 +74,22 @@ pub(super) fn section(
 ) -> Result<Option<(Fields, usize)>, Fault> {
     let within = &bytes[..bytes.len().min(limits.head)];
     let mut fields = Fields::new();
-    let Some(length) =
-        tokens::fields(within, 0, limits.fields, |name, value, tight| fields.expect(name, value, tight))?
-    else {
+    let Some(length) = tokens::fields(within, 0, limits.fields, &mut fields)? else {
         return if within.len() < limits.head { Ok(None) } else { Err(Fault::HeadTooLarge) };
     };
-    fields.adopt(&within[..length], |known, name, _| Ok::<_, Fault>(keep(known, name)))?;
+    fields.adopt(&within[..length], tokens::split, |known, name, _| keep(known, name)).ok_or(Fault::FieldName)?;
     Ok(Some((fields, length)))
+}
+
+/// Fills the list from the text of a head whose lines are in it, and looks at all fields on the way.
+#[inline(always)]
+#[allow(clippy::redundant_closure, reason = "the closure is inlined, a path to the function is not")]
+fn adopt(fields: &mut Fields, text: &[u8]) -> Result<Framing, Fault> {
+    let mut framing = Framing::default();
+    fields
+        .adopt(text, |text, line| tokens::split(text, line), |known, _, value| framing.note(known, value))
+        .ok_or(Fault::FieldName)?;
+    Ok(framing)
 }
 
 /// Where the head starts; `None` when only empty lines are there.

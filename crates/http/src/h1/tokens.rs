@@ -3,9 +3,9 @@
 //! All functions take the bytes and a place in them; `None` says that the bytes end too early to tell.
 
 use super::Fault;
-use crate::Version;
 use crate::fields::Span;
-use crate::scan::{control, target_end, token_end};
+use crate::scan::{control, lines, target_end, token_end};
+use crate::{Fields, Version};
 
 /// A request line: `method SP target SP version CR LF` (RFC 9112 §3).
 pub(super) struct RequestLine {
@@ -71,46 +71,53 @@ pub(super) fn status_line(bytes: &[u8]) -> Result<Option<(Version, u16, usize)>,
     }
 }
 
-/// Reads field lines up to the empty one (RFC 9112 §5), and says where the section ends. `field` is told where names and values are, and
-/// whether there is just `: ` between them and nothing behind them.
-pub(super) fn fields(
-    bytes: &[u8],
-    start: usize,
-    most: usize,
-    mut field: impl FnMut(Span, Span, bool),
-) -> Result<Option<usize>, Fault> {
-    let mut at = start;
-    let mut count = 0;
-    loop {
-        let name = at;
-        at = token_end(bytes, at);
-        if at == name || bytes.get(at) != Some(&b':') {
-            return no_field(&bytes[name..], at - name).map(|end| end.map(|end| name + end));
-        }
-        let value = match bytes[at + 1..] {
-            [b' ', next, ..] if next > b' ' => at + 2,
-            _ => spaces_end(bytes, at + 1),
-        };
-        let Some(line) = line_end(bytes, value)? else { return Ok(None) };
-        let end = if bytes[line - 1] > b' ' { line } else { trimmed(bytes, value, line) };
-        if count == most {
-            return Err(Fault::TooManyFields);
-        }
-        count += 1;
-        let tight = value == at + 2 && end == line;
-        field(Span::new(name, at - name), Span::new(value, end - value), tight);
-        at = line + 2;
+/// Reads field lines up to the empty one (RFC 9112 §5), and says where the section ends. The lines are those that [`split`] parts.
+#[inline]
+pub(super) fn fields(bytes: &[u8], start: usize, most: usize, list: &mut Fields) -> Result<Option<usize>, Fault> {
+    let mut expect = |from, to| list.expect(Span::new(from, to - from));
+    if let Some(end) = lines(bytes, start, most, &mut expect) {
+        return Ok(Some(end));
     }
+    list.clear();
+    fields_one_by_one(bytes, start, most, list)
 }
 
-/// What stands at the start of a line instead of a name and a colon: the end of the section, or a fault. `token` bytes are a token.
-fn no_field(line: &[u8], token: usize) -> Result<Option<usize>, Fault> {
-    match line {
-        [b'\r', b'\n', ..] => Ok(Some(2)),
-        [] | [b'\r'] => Ok(None),
-        [b'\r' | b'\n', ..] => Err(Fault::LineEnd),
-        _ if token == line.len() => Ok(None),
-        _ => Err(Fault::FieldName),
+/// Name and value of a field line; `None` when it is none.
+#[inline(always)]
+pub(super) fn split(bytes: &[u8], line: Span) -> Option<(Span, Span)> {
+    let (name, end) = (line.start(), line.start() + line.len());
+    let colon = token_end(bytes, name);
+    if colon == name || bytes.get(colon) != Some(&b':') {
+        return None;
+    }
+    let value = match bytes.get(colon + 1..) {
+        Some([b' ', next, ..]) if *next > b' ' => colon + 2,
+        _ => spaces_end(bytes, colon + 1),
+    };
+    let value_end = if bytes.get(end - 1).is_some_and(|last| *last > b' ') { end } else { trimmed(bytes, value, end) };
+    Some((Span::new(name, colon - name), Span::new(value, value_end - value)))
+}
+
+/// The same as [`fields`] for sections that are not whole, or that have something about them: says what.
+#[cold]
+fn fields_one_by_one(bytes: &[u8], start: usize, most: usize, list: &mut Fields) -> Result<Option<usize>, Fault> {
+    let mut at = start;
+    loop {
+        let colon = token_end(bytes, at);
+        match bytes[at..] {
+            [b'\r', b'\n', ..] => return Ok(Some(at + 2)),
+            [] | [b'\r'] => return Ok(None),
+            [b'\r' | b'\n', ..] => return Err(Fault::LineEnd),
+            _ if colon == bytes.len() => return Ok(None),
+            _ if colon == at || bytes[colon] != b':' => return Err(Fault::FieldName),
+            _ => {}
+        }
+        let Some(end) = line_end(bytes, colon)? else { return Ok(None) };
+        if list.len() == most {
+            return Err(Fault::TooManyFields);
+        }
+        list.expect(Span::new(at, end - at));
+        at = end + 2;
     }
 }
 
@@ -125,23 +132,12 @@ fn trimmed(bytes: &[u8], start: usize, end: usize) -> usize {
 }
 
 /// The place of the CR LF that ends a line of text.
-#[inline(always)]
 fn line_end(bytes: &[u8], start: usize) -> Result<Option<usize>, Fault> {
-    let at = control(bytes, start);
-    match bytes[at..] {
-        [b'\r', b'\n', ..] => Ok(Some(at)),
-        _ => line_end_behind(bytes, at),
-    }
-}
-
-/// The same from a control character on that is no such end.
-#[cold]
-fn line_end_behind(bytes: &[u8], start: usize) -> Result<Option<usize>, Fault> {
-    let mut at = start;
+    let mut at = control(bytes, start);
     loop {
         match bytes[at..] {
-            [b'\t', ..] => at = control(bytes, at + 1),
             [b'\r', b'\n', ..] => return Ok(Some(at)),
+            [b'\t', ..] => at = control(bytes, at + 1),
             [] | [b'\r'] => return Ok(None),
             [b'\n', ..] => return Err(Fault::LineEnd),
             _ => return Err(Fault::FieldValue),
@@ -150,7 +146,7 @@ fn line_end_behind(bytes: &[u8], start: usize) -> Result<Option<usize>, Fault> {
 }
 
 /// `HTTP/1.0` or `HTTP/1.1` and what must follow it, and the length of both.
-#[inline]
+#[inline(always)]
 fn version(bytes: &[u8], then: &[u8]) -> Result<Option<(Version, usize)>, Fault> {
     let known = match bytes.first_chunk() {
         Some(b"HTTP/1.1") => Version::Http11,
