@@ -72,6 +72,9 @@ pub async fn work(
             Err(error) => sink(*contender, Err(error)),
         }
     }
+    if let Kind::Paced(rate) = shape.kind {
+        paced::prepare(&mut entries, &shape, rate).await?;
+    }
     // What has been kept once is not given back: a second look would see less.
     let rounds = if matches!(shape.kind, Kind::Rest | Kind::Idle { .. }) { 1 } else { effort.rounds };
     for _ in 0..rounds {
@@ -88,6 +91,9 @@ pub async fn work(
             sink(entry.contender, run.with_context(|| logs(&entry.folder)));
         }
     }
+    if let Kind::Paced(_) = shape.kind {
+        process::take_over(&[std::process::id()], false);
+    }
     origin.end().await;
     Ok(())
 }
@@ -97,8 +103,8 @@ struct Entry {
     contender: Contender,
     running: Running,
     folder: PathBuf,
-    /// Requests per second at which it was saturated, when that was found out.
-    saturated_at: Option<f64>,
+    /// Requests per second that it can do, where that was found out.
+    saturated_at: f64,
 }
 
 /// Starts a contender and waits until it serves.
@@ -106,7 +112,7 @@ async fn entry(contender: Contender, work: Work, place: u8, stage: &Stage, folde
     std::fs::create_dir(&folder)?;
     let shape = work.shape();
     let running = programs::start(contender, work, place, stage, &folder).await?;
-    let mut entry = Entry { contender, running, folder, saturated_at: None };
+    let mut entry = Entry { contender, running, folder, saturated_at: 0.0 };
     let ready = if programs::is_met_with_tls(&shape) {
         serves_tls(&mut entry).await
     } else {

@@ -9,6 +9,7 @@ use veer_load::{ClosedLoad, ClosedReport, PacedPlan, paced};
 use super::closed::{add, served};
 use super::{Clock, Effort, Entry, plan};
 use crate::side_by_side::figures::{Figure, Run};
+use crate::side_by_side::process::{take_over, with_children};
 use crate::side_by_side::programs::{ORIGINS, Stage};
 use crate::side_by_side::works::{Rate, Shape};
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `direct` keeps what load and origin alone took, for the contenders of a round.
 pub(super) async fn run(
-    entry: &mut Entry,
+    entry: &Entry,
     shape: &Shape,
     rate: Rate,
     stage: &Stage,
@@ -32,7 +33,7 @@ pub(super) async fn run(
         Rate::Share(share) => {
             // Every proxy has its own rate, so that each needs its own comparison.
             *direct = None;
-            share * saturation(entry, shape).await?
+            share * entry.saturated_at
         }
     };
     let running = &entry.running;
@@ -74,14 +75,18 @@ fn span(effort: Effort) -> Duration {
     LONGER * effort.span
 }
 
-/// Requests per second in a closed loop, measured once.
-async fn saturation(entry: &mut Entry, shape: &Shape) -> anyhow::Result<f64> {
-    if let Some(rate) = entry.saturated_at {
-        return Ok(rate);
+/// Finds out what each can do, where that matters, and clears the way.
+pub(super) async fn prepare(entries: &mut [Entry], shape: &Shape, rate: Rate) -> anyhow::Result<()> {
+    if let Rate::Share(_) = rate {
+        for entry in entries.iter_mut() {
+            let load = ClosedLoad::start(plan(&entry.running, shape)).await?;
+            load.measure(SATURATION / 2).await;
+            entry.saturated_at = load.measure(SATURATION).await.rate();
+        }
     }
-    let load = ClosedLoad::start(plan(&entry.running, shape)).await?;
-    load.measure(SATURATION / 2).await;
-    let rate = load.measure(SATURATION).await.rate();
-    entry.saturated_at = Some(rate);
-    Ok(rate)
+    for entry in entries {
+        take_over(&with_children(&entry.running.roots())?, true);
+    }
+    take_over(&[std::process::id()], true);
+    Ok(())
 }
