@@ -114,9 +114,10 @@ impl Method {
 impl RequestHead {
     /// Forgets everything and keeps the room.
     pub fn clear(&mut self) {
-        let mut fields = std::mem::take(&mut self.fields);
+        let Self { fields, version, scheme, method, other_method, authority, target, query_at, protocol } = self;
         fields.clear();
-        *self = Self { fields, ..Self::default() };
+        (*version, *scheme, *method) = Default::default();
+        (*other_method, *authority, *target, *query_at, *protocol) = Default::default();
     }
 
     /// The method.

@@ -178,6 +178,7 @@ fn nasty_requests_are_refused() {
         ("GET / HTTP/1.0\n\r\n", Fault::LineEnd),
         ("GET / HTTP/1.1\rHost: a\r\n\r\n", Fault::LineEnd),
         ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Fault::FieldValue),
+        ("GET / HTTP/1.1\r\nHost: a\r\tX: b\r\n\r\n", Fault::FieldValue),
         ("GET / HTTP/1.1\r\nHost: a\r\n\rX", Fault::LineEnd),
         ("GET / HTTP/1.1\r\nX: a\0\r\nHost: a\r\n\r\n", Fault::FieldValue),
         ("GET / HTTP/1.1\r\nX: a\x0b\r\nHost: a\r\n\r\n", Fault::FieldValue),
