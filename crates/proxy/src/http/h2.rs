@@ -127,6 +127,11 @@ impl Link {
         Ok(Rc::new(Stream { link: Rc::clone(self), id }))
     }
 
+    /// Gives memory back that only streams need.
+    pub fn rest(&self) {
+        self.connection.borrow_mut().rest();
+    }
+
     /// Opens nothing more; ends when all streams have.
     pub fn close(&self) {
         self.closing.set(true);
@@ -285,9 +290,12 @@ impl Stream {
         }
     }
 
-    /// Sends a response's head.
-    pub fn respond(&self, head: &ResponseHead, end: bool) {
-        self.link.connection.borrow_mut().respond(self.id, head, end);
+    /// Sends a response's head, whose room the next request's uses.
+    pub fn respond(&self, head: ResponseHead, end: bool) {
+        let mut connection = self.link.connection.borrow_mut();
+        connection.respond(self.id, &head, end);
+        connection.recycle(head.fields);
+        drop(connection);
         self.link.kick();
     }
 

@@ -317,6 +317,7 @@ where
     F: Future<Output = Response> + 'static,
 {
     let link = Link::new(Connection::server(h2::Config::default()));
+    watch.attach(&link);
     let handle = Rc::new(handle);
     let control = move |cx: &mut Context<'_>, busy: bool| {
         watch.phase(if busy { Phase::Busy } else { Phase::Idle }, &connections);
@@ -350,12 +351,12 @@ where
     };
     let Some(Response { head, mut body, tunnel }) = response else { return };
     if let Some(tunnel) = tunnel {
-        half.respond(&head, false);
+        half.respond(head, false);
         return tunnel(Upgraded::Stream(Tunnel::new(half))).await;
     }
     let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
     let end = bodiless || body.is_end();
-    half.respond(&head, end);
+    half.respond(head, end);
     let mut pump = if end { StreamPump::done() } else { StreamPump::default() };
     if poll_fn(|cx| pump.poll(cx, &half, &mut body)).await.is_err() {
         half.reset(Code::INTERNAL_ERROR);

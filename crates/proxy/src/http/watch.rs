@@ -1,6 +1,6 @@
 //! A worker's downstream connections, watched from one place: no timer and no channel per connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -8,11 +8,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use veer_core::TrustDomain;
 
-use super::h2::Close;
+use super::h2::{Close, Link};
 use crate::recent::Recent;
 
 /// From a head's first byte to its last.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// An idle HTTP/2 connection gives its memory back after this.
+const REST_TIME: Duration = Duration::from_secs(2);
+/// A peer that does not answer the farewell is not waited for any longer than this.
+const FAREWELL_TIME: Duration = Duration::from_secs(5);
 /// An idle connection is closed after this; longer than the keep-alive of common client pools, so that they close first.
 const IDLE_TIME: Duration = Duration::from_secs(620);
 
@@ -31,6 +35,9 @@ pub struct Watch {
     since: Cell<Instant>,
     close: Cell<Option<Close>>,
     slow_head: Cell<bool>,
+    /// The connection's streams, when it is of HTTP/2.
+    link: OnceCell<Weak<Link>>,
+    rests: Cell<bool>,
     waker: Cell<Option<Waker>>,
     /// Closed gracefully from then on: the first of both certificates ends.
     until: Option<Instant>,
@@ -62,6 +69,8 @@ impl Connections {
             since: Cell::new(self.recent.now()),
             close: Cell::new(self.draining.get().then_some(Close::Gracefully)),
             slow_head: Cell::new(false),
+            link: OnceCell::new(),
+            rests: Cell::new(false),
             waker: Cell::new(None),
             until,
             domain,
@@ -79,7 +88,11 @@ impl Connections {
     pub fn sweep(&self, now: Instant) {
         self.each(|watch| {
             let quiet = now.saturating_duration_since(watch.since.get());
+            if watch.phase.get() == Phase::Idle && quiet >= REST_TIME && !watch.rests.replace(true) {
+                watch.link.get().and_then(Weak::upgrade).iter().for_each(|link| link.rest());
+            }
             match watch.phase.get() {
+                Phase::Idle if watch.closing().is_some() && quiet >= FAREWELL_TIME => watch.end(Close::Now),
                 Phase::Idle if quiet >= IDLE_TIME => watch.end(Close::Gracefully),
                 Phase::Head if quiet >= HEAD_TIME => {
                     watch.slow_head.set(true);
@@ -115,6 +128,7 @@ impl Watch {
     /// Tells what the connection is doing from now on.
     pub fn phase(&self, phase: Phase, all: &Connections) {
         if self.phase.replace(phase) != phase {
+            self.rests.set(false);
             self.since.set(all.recent.now());
         }
     }
@@ -127,6 +141,12 @@ impl Watch {
     /// Whether it is to end because its head was too slow.
     pub fn is_slow(&self) -> bool {
         self.slow_head.get()
+    }
+
+    /// The connection is of HTTP/2.
+    pub fn attach(&self, link: &Rc<Link>) {
+        // Only ever called once, when the connection begins.
+        let _ = self.link.set(Rc::downgrade(link));
     }
 
     /// Wakes the task when the connection is to end. To be called whenever the task is about to wait.

@@ -211,6 +211,9 @@ async fn run(link: Rc<Link>, io: Transport, connection: Weak<Connection>, upstre
 /// Closes what has been quiet for long or has come to its time: leaving the list, it ends after its last stream.
 pub(super) fn sweep(upstream: &Upstream, now: Instant) {
     upstream.h2.borrow_mut().retain(|c| {
+        if c.streams.get() == 0 {
+            c.link.rest();
+        }
         let idle = c.streams.get() == 0 && now.saturating_duration_since(c.quiet_since.get()) > IDLE_TIME;
         c.usable(now) && !idle
     });
