@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use crate::print_table;
+use crate::{print_table, side_by_side};
 
 const SOURCE: &str = include_str!("../../../benches/floor/limits.c");
 
@@ -32,6 +32,7 @@ pub fn run(flags: &Limits) -> anyhow::Result<()> {
     let compiled = Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(&program).arg(&source).output();
     let compiled = compiled.context("running cc: it is in the Debian package gcc")?;
     ensure!(compiled.status.success(), "cc: {}", String::from_utf8_lossy(&compiled.stderr));
+    side_by_side::prefer();
     let output = Command::new(&program).args([flags.core.to_string(), flags.other_core.to_string()]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;

@@ -31,6 +31,8 @@ use self::programs::Stage;
 use self::report::{Report, Settings};
 use self::works::Work;
 
+pub use self::process::prefer;
+
 /// `veer-bench side-by-side`
 #[derive(Args)]
 pub struct SideBySide {

@@ -42,7 +42,13 @@ pub(super) fn of_family(report: &Report, family: Family) -> String {
         y += HEAD;
         let title = escaped(work.shape().title);
         let _ = writeln!(body, "  <text class=\"head\" x=\"8\" y=\"{:.0}\">{title}</text>", y - 10.0);
-        let top = y;
+        let (one, end) = (LEFT + scale, y + bars.len() as f64 * (BAR + GAP));
+        let _ = writeln!(
+            body,
+            "  <line class=\"line\" x1=\"{one:.1}\" y1=\"{:.0}\" x2=\"{one:.1}\" y2=\"{:.0}\"/>",
+            y - 4.0,
+            end + 1.0
+        );
         for (contender, ratio) in bars {
             let (length, middle) = (ratio.min(MOST) * scale, y + BAR - 3.5);
             let (class, name) = (class(contender.peer), escaped(&contender.title()));
@@ -57,13 +63,6 @@ pub(super) fn of_family(report: &Report, family: Family) -> String {
             );
             y += BAR + GAP;
         }
-        let one = LEFT + scale;
-        let _ = writeln!(
-            body,
-            "  <line class=\"line\" x1=\"{one:.1}\" y1=\"{:.0}\" x2=\"{one:.1}\" y2=\"{:.0}\"/>",
-            top - 4.0,
-            y + 1.0
-        );
     }
     y += 22.0;
     let _ = writeln!(

@@ -201,6 +201,10 @@ fn table(rows: &[Vec<String>]) -> String {
 }
 
 fn capital(text: &str) -> String {
+    // A name like gRPC stays as it is.
+    if text.chars().nth(1).is_some_and(char::is_uppercase) {
+        return text.to_owned();
+    }
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
