@@ -14,7 +14,7 @@ use crate::side_by_side::programs::{ORIGINS, Stage};
 use crate::side_by_side::works::{Rate, Shape};
 
 /// Percentiles need more requests than CPU time does.
-const LONGER: u32 = 2;
+const LONGER: f64 = 1.5;
 /// To find out what a proxy can do.
 const SATURATION: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ async fn at(target: SocketAddr, host: &str, shape: &Shape, rate: f64, effort: Ef
 }
 
 fn span(effort: Effort) -> Duration {
-    LONGER * effort.span
+    effort.span.mul_f64(LONGER)
 }
 
 /// Finds out what each can do, where that matters, and clears the way.
