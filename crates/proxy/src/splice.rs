@@ -4,12 +4,10 @@
 //! descriptors nor pages of the user's pipe quota.
 
 use std::cell::RefCell;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Wanted capacity of a pipe: a burst of a fast link between two wake-ups. The kernel's default is 64 KiB, which
@@ -27,6 +25,8 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct Splicer {
     pipe: Option<Pipe>,
+    /// Bytes since the last pause.
+    burst: u32,
 }
 
 /// What a read did.
@@ -41,66 +41,56 @@ pub(crate) enum Filled {
 }
 
 impl Splicer {
-    /// Moves what the source has into the empty pipe. While it is pending no pipe is held.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, source: &TcpStream) -> Poll<io::Result<Filled>> {
+    /// Moves what the source has into the empty pipe.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`] when it has nothing, and what else reading may bring.
+    pub(crate) fn fill(&mut self, source: &TcpStream) -> Result<Filled, Errno> {
         debug_assert!(self.held() == 0, "filled only when empty, so that EAGAIN always means: the socket is empty");
-        loop {
-            match source.poll_read_ready(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => {
-                    self.give_back();
-                    return Poll::Pending;
-                }
+        let Some(pipe) = self.pipe.take().or_else(Pipe::borrow) else { return Ok(Filled::Unable) };
+        let pipe = self.pipe.insert(pipe);
+        match splice(source.as_fd(), None, &pipe.write, None, pipe.size as usize, SpliceFlags::NONBLOCK) {
+            Ok(0) => Ok(Filled::End),
+            Ok(count) => {
+                pipe.held = count as u32;
+                self.burst = self.burst.saturating_add(count as u32);
+                Ok(Filled::Bytes(count))
             }
-            let Some(pipe) = self.pipe.take().or_else(Pipe::borrow) else { return Poll::Ready(Ok(Filled::Unable)) };
-            let pipe = self.pipe.insert(pipe);
-            let moved = source.try_io(Interest::READABLE, || {
-                Ok(splice(source.as_fd(), None, &pipe.write, None, pipe.size, SpliceFlags::NONBLOCK)?)
-            });
-            match moved {
-                Ok(0) => return Poll::Ready(Ok(Filled::End)),
-                Ok(count) => {
-                    pipe.held = count;
-                    return Poll::Ready(Ok(Filled::Bytes(count)));
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => return Poll::Ready(Ok(Filled::Unable)),
-                    _ => return Poll::Ready(Err(error)),
-                },
-            }
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Filled::Unable),
+            Err(error) => Err(error),
         }
     }
 
-    /// Moves bytes from the pipe to the target and says how many; call it until [`held`](Self::held) is 0.
-    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, target: &TcpStream) -> Poll<io::Result<usize>> {
-        let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held > 0) else { return Poll::Ready(Ok(0)) };
-        loop {
-            ready!(target.poll_write_ready(cx))?;
-            let moved = target.try_io(Interest::WRITABLE, || {
-                Ok(splice(&pipe.read, None, target.as_fd(), None, pipe.held, SpliceFlags::NONBLOCK)?)
-            });
-            match moved {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    pipe.held -= count.min(pipe.held);
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+    /// Moves bytes from the pipe to the target and says how many; to be called until [`held`](Self::held) is 0.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`] when it takes nothing now, and what else writing may bring.
+    pub(crate) fn drain(&mut self, target: &TcpStream) -> Result<usize, Errno> {
+        let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held > 0) else { return Ok(0) };
+        let count = splice(&pipe.read, None, target.as_fd(), None, pipe.held as usize, SpliceFlags::NONBLOCK)?;
+        pipe.held = pipe.held.saturating_sub(count as u32);
+        Ok(count)
+    }
+
+    /// The source has nothing now: leaves the pipe to others, and says how many bytes came since the last pause, if
+    /// any.
+    pub(crate) fn burst_ends(&mut self) -> Option<usize> {
+        self.give_back();
+        let burst = std::mem::take(&mut self.burst);
+        (burst > 0).then_some(burst as usize)
     }
 
     /// Bytes in the pipe.
     pub(crate) fn held(&self) -> usize {
-        self.pipe.as_ref().map_or(0, |pipe| pipe.held)
+        self.pipe.as_ref().map_or(0, |pipe| pipe.held as usize)
     }
 
     /// Leaves an empty pipe to others.
     pub(crate) fn give_back(&mut self) {
         if let Some(pipe) = self.pipe.take_if(|pipe| pipe.held == 0) {
-            PIPES.with_borrow_mut(|pipes| {
+            // Fails only while the thread ends.
+            let _ = PIPES.try_with(|pipes| {
+                let mut pipes = pipes.borrow_mut();
                 if pipes.len() < KEPT_PIPES {
                     pipes.push(pipe);
                 }
@@ -120,8 +110,8 @@ impl Drop for Splicer {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    size: usize,
-    held: usize,
+    size: u32,
+    held: u32,
 }
 
 impl Pipe {
@@ -132,7 +122,7 @@ impl Pipe {
     fn open() -> Option<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let size = fcntl_setpipe_size(&write, PIPE_SIZE).unwrap_or(64 * 1024);
-        Some(Self { read, write, size, held: 0 })
+        Some(Self { read, write, size: size as u32, held: 0 })
     }
 }
 

@@ -1,10 +1,10 @@
-//! One connection from its first byte to its last: read the ClientHello, decide, dial, wait for an answer, relay.
-//!
-//! Until the callee's first byte has come the gateway may still speak for itself, in TLS alerts; from then on it is
-//! silent and blind.
+//! One connection from its first byte to where it goes: read the ClientHello, decide, dial. What follows is in `pass`.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -15,10 +15,11 @@ use veer_net::{Listener, Prefixed, Stream, set_keepalive};
 use super::Shared;
 use super::admission::Admitted;
 use super::metrics::Meters;
+use super::pass::{Passing, Unanswered, first_answer, pass};
 use super::replica::{InUse, Replica, in_order};
 use super::table::{Destination, Egress, Peer, PeerPermit, Refusal};
 use crate::client_hello::{Alert, ClientHello, MAX_BYTES, Progress, parse};
-use crate::tcp::{Direction, End, RelayOptions, relay};
+use crate::tcp::{Cut, Direction};
 
 /// Addresses that are tried for one connection. The caller's own patience is about a second, so more would be tried for
 /// nobody.
@@ -33,30 +34,69 @@ pub(crate) enum Side {
     Egress,
 }
 
+/// One thread's share of the gateway: what its connections have in common.
+pub(crate) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    /// Fired when the drain is over.
+    pub(super) cut: Cut,
+    peers: RefCell<Vec<(Weak<Peer>, Cut)>>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self { shared, cut: Cut::default(), peers: RefCell::default() })
+    }
+
+    /// Fired when the drain is over, or when nothing is offered to the peer any more. One task waits for that, not each
+    /// connection.
+    fn cut_of(self: &Rc<Self>, peer: &Arc<Peer>) -> Cut {
+        let mut peers = self.peers.borrow_mut();
+        if let Some((_, cut)) = peers.iter().find(|(known, _)| Weak::as_ptr(known) == Arc::as_ptr(peer)) {
+            return cut.clone();
+        }
+        let cut = Cut::default();
+        peers.retain(|(known, _)| known.strong_count() > 0);
+        peers.push((Arc::downgrade(peer), cut.clone()));
+        let (all, peer, firing) = (self.cut.clone(), Arc::clone(peer), cut.clone());
+        tokio::task::spawn_local(async move {
+            all.unless(pin!(peer.revoked())).await;
+            firing.fire();
+        });
+        cut
+    }
+}
+
 /// Accepts until the drain begins. Every connection holds a `busy` while it lives. Needs a [`tokio::task::LocalSet`]
-/// around it.
+/// or a [`tokio::runtime::LocalRuntime`] around it.
 ///
 /// # Errors
 /// When the listening socket breaks.
 pub(crate) async fn accept_loop(
-    shared: Arc<Shared>,
+    worker: Rc<Worker>,
     listener: Listener,
     side: Side,
     busy: mpsc::Sender<()>,
 ) -> io::Result<()> {
     let mut rng = veer_net::rng();
+    let shared = &worker.shared;
+    let drained = shared.drain.started();
+    let mut drained = pin!(drained);
     loop {
         let (stream, source) = tokio::select! {
             biased;
-            _ = shared.drain.started() => return Ok(()),
+            _ = drained.as_mut() => return Ok(()),
             accepted = listener.accept() => accepted?,
         };
         match shared.admission(side).enter(source.ip()) {
             Ok(admitted) => {
-                let connection = Connection { shared: Arc::clone(&shared), side, rng: rng.fork() };
+                let connection = Connection { worker: Rc::clone(&worker), side, rng: rng.fork() };
+                // In a place of its own: what finding the way takes is not held while bytes are relayed.
+                let finding: Finding = Box::pin(connection.begin(stream, admitted));
                 let busy = busy.clone();
                 tokio::task::spawn_local(async move {
-                    connection.serve(stream, admitted).await;
+                    if let Some(passing) = finding.await {
+                        pass(passing).await;
+                    }
                     drop(busy);
                 });
             }
@@ -68,6 +108,8 @@ pub(crate) async fn accept_loop(
     }
 }
 
+type Finding = Pin<Box<dyn Future<Output = Option<Passing>>>>;
+
 /// Tells without waiting: over the limit nobody gets a task.
 fn say_over_limit(stream: Stream) {
     if let Some(tcp) = stream.as_tcp() {
@@ -78,62 +120,113 @@ fn say_over_limit(stream: Stream) {
 }
 
 struct Connection {
-    shared: Arc<Shared>,
+    worker: Rc<Worker>,
     side: Side,
     rng: fastrand::Rng,
 }
 
-/// A way that was found, and everything that is held while it is used.
+/// A way that was found.
 struct Way {
     stream: Stream,
     meters: Arc<Meters>,
-    peer: Option<Arc<Peer>>,
-    _permit: Option<PeerPermit>,
+    cut: Cut,
+    held: Held,
+}
+
+/// Everything that is held while a way is used; counts are kept by dropping it.
+#[derive(Default)]
+pub(super) struct Held {
+    peer: Option<PeerPermit>,
     _in_use: Option<InUse>,
     _control: Option<tokio::sync::OwnedSemaphorePermit>,
+    _admitted: Option<Admitted>,
+}
+
+impl Held {
+    /// Whether nothing is offered any more to the peer whose connection it is.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.peer.as_ref().is_some_and(PeerPermit::is_revoked)
+    }
 }
 
 impl Connection {
-    async fn serve(mut self, stream: Stream, mut admitted: Admitted) {
-        let shared = Arc::clone(&self.shared);
+    /// Finds the way and brings the first answer.
+    async fn begin(mut self, stream: Stream, mut admitted: Admitted) -> Option<Passing> {
         let mut client = Prefixed::new(stream);
-        let hello = tokio::select! {
-            biased;
-            hello = read_hello(&mut client, shared.config.hello_time) => hello,
-            () = shared.cut() => return,
-        };
-        let hello = match hello {
+        let reading = read_hello(&mut client, self.worker.shared.config.hello_time);
+        let read = self.worker.cut.unless(pin!(reading)).await?;
+        let hello = match read {
             Ok(hello) => hello,
-            Err(Unread::Gone) => return,
-            Err(Unread::Refused(refusal)) => return self.refuse(client, refusal).await,
+            Err(Unread::Gone) => return None,
+            Err(Unread::Refused(refusal)) => {
+                self.refuse(client, refusal).await;
+                return None;
+            }
         };
         admitted.understood();
-        match self.find_way(&hello).await {
-            Ok(way) => self.pass(client, way).await,
-            Err(refusal) => self.refuse(client, refusal).await,
+        let mut way = match self.find_way(&hello).await {
+            Ok(way) => way,
+            Err(refusal) => {
+                self.refuse(client, refusal).await;
+                return None;
+            }
+        };
+        way.held._admitted = Some(admitted);
+        for stream in [client.get_ref(), &way.stream] {
+            // The ends find out by themselves when the other is gone; this only frees what nobody uses any more.
+            set_keepalive(stream, Duration::from_secs(60), Duration::from_secs(15), 4);
+        }
+        let (client, hello) = client.into_parts();
+        let mut client = Prefixed::new(client);
+        let open = way.meters.open();
+        let answering = first_answer(&mut client, &mut way.stream, &hello, self.worker.shared.config.answer_time);
+        let answered = way.cut.unless(pin!(answering)).await?;
+        match answered {
+            Ok(answer) => {
+                way.meters.moved(self.side, Direction::Up, hello.len() as u64);
+                Some(Passing {
+                    client,
+                    upstream: Prefixed::with_prefix(way.stream, answer),
+                    idle: self.worker.shared.config.idle,
+                    side: self.side,
+                    cut: way.cut,
+                    held: way.held,
+                    open,
+                })
+            }
+            Err(Unanswered::ClientGone) => {
+                way.meters.ended("caller_gone");
+                None
+            }
+            Err(Unanswered::ByUpstream) => {
+                way.meters.ended(Refusal::NoAnswer.reason());
+                self.refuse(client, Refusal::NoAnswer).await;
+                None
+            }
         }
     }
 
     /// Sends the alert and closes.
     async fn refuse(&self, client: Prefixed<Stream>, refusal: Refusal) {
         tracing::debug!(side = ?self.side, peer = ?client.get_ref().peer_addr().ok(), %refusal, "refused a connection");
-        self.shared.metrics.refused(self.side, refusal.reason());
+        self.worker.shared.metrics.refused(self.side, refusal.reason());
         close_with(client, refusal.alert()).await;
     }
 
     async fn find_way(&mut self, hello: &ClientHello) -> Result<Way, Refusal> {
-        let table = self.shared.table.load_full().ok_or(Refusal::NotReady)?;
+        let shared = Arc::clone(&self.worker.shared);
+        let table = shared.table.load_full().ok_or(Refusal::NotReady)?;
         if self.side == Side::Egress {
             let egress = table.egress(hello)?;
             return self.way_out(&egress).await;
         }
         match table.inbound(hello)? {
             Destination::Control => {
-                let permits = Arc::clone(&self.shared.control_permits);
+                let permits = Arc::clone(&shared.control_permits);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::ControlLimit)?;
                 let (stream, _) = self.dial_any(&table.control, "/control").await?;
-                let meters = self.shared.metrics.control();
-                Ok(Way { stream, meters, peer: None, _permit: None, _in_use: None, _control: Some(permit) })
+                let held = Held { _control: Some(permit), ..Held::default() };
+                Ok(Way { stream, meters: shared.metrics.control(), cut: self.worker.cut.clone(), held })
             }
             Destination::Endpoint { peer, endpoint } => self.way_in(peer, &[endpoint]).await,
             Destination::Service { peer, endpoints } => self.way_in(peer, &endpoints).await,
@@ -142,7 +235,7 @@ impl Connection {
 
     /// To one of the endpoints, for a peer.
     async fn way_in(&mut self, peer: Arc<Peer>, endpoints: &[Arc<Replica>]) -> Result<Way, Refusal> {
-        let meters = self.shared.metrics.of_peer(&peer.name);
+        let meters = self.worker.shared.metrics.of_peer(&peer.name);
         let entered = peer.enter();
         let found = match entered {
             Ok(permit) => {
@@ -151,16 +244,12 @@ impl Connection {
             Err(refusal) => Err(refusal),
         };
         match found {
-            Ok((stream, in_use, permit)) => Ok(Way {
-                stream,
-                meters,
-                peer: Some(peer),
-                _permit: Some(permit),
-                _in_use: Some(in_use),
-                _control: None,
-            }),
+            Ok((stream, in_use, permit)) => {
+                let held = Held { peer: Some(permit), _in_use: Some(in_use), ..Held::default() };
+                Ok(Way { stream, meters, cut: self.worker.cut_of(&peer), held })
+            }
             Err(refusal) => {
-                self.shared.metrics.relay_failed(&peer.name, refusal.reason());
+                self.worker.shared.metrics.relay_failed(&peer.name, refusal.reason());
                 Err(refusal)
             }
         }
@@ -169,7 +258,7 @@ impl Connection {
     /// To one of a peer's gateways: those in the rotation by weight, those that rest or drain only when there is no
     /// other.
     async fn way_out(&mut self, egress: &Egress) -> Result<Way, Refusal> {
-        let meters = self.shared.metrics.of_peer(&egress.cluster);
+        let meters = self.worker.shared.metrics.of_peer(&egress.cluster);
         let now = Instant::now();
         let mut order = in_order(&egress.gateways, |g| &g.replica, |g| g.weight, now, &mut self.rng);
         order.sort_by_key(|index| egress.gateways[*index].draining);
@@ -178,16 +267,17 @@ impl Connection {
             let in_use = gateway.replica.take();
             let dialled = self.dial(&gateway.replica).await;
             let (cluster, name) = (egress.cluster.as_str(), &*gateway.name);
-            self.shared.metrics.path_dialled(
+            self.worker.shared.metrics.path_dialled(
                 cluster,
                 name,
                 dialled.as_ref().map(|_| ()).map_err(|failed| failed.ejected),
             );
             if let Ok(stream) = dialled {
-                return Ok(Way { stream, meters, peer: None, _permit: None, _in_use: Some(in_use), _control: None });
+                let held = Held { _in_use: Some(in_use), ..Held::default() };
+                return Ok(Way { stream, meters, cut: self.worker.cut.clone(), held });
             }
         }
-        self.shared.metrics.relay_failed(&egress.cluster, Refusal::Unreachable.reason());
+        self.worker.shared.metrics.relay_failed(&egress.cluster, Refusal::Unreachable.reason());
         Err(Refusal::Unreachable)
     }
 
@@ -198,7 +288,7 @@ impl Connection {
             match self.dial(in_use.replica()).await {
                 Ok(stream) => return Ok((stream, in_use)),
                 Err(failed) => {
-                    self.shared.metrics.dial_failed(what);
+                    self.worker.shared.metrics.dial_failed(what);
                     tracing::debug!(address = %replicas[index].address, error = %failed.error, "cannot reach");
                 }
             }
@@ -207,8 +297,13 @@ impl Connection {
     }
 
     async fn dial(&self, replica: &Replica) -> Result<Stream, DialFailed> {
-        let connecting = self.shared.config.network.connect_with(replica.address, self.shared.config.connect_options());
-        let dialled = timeout(self.shared.config.dial_time, connecting)
+        let connecting = self
+            .worker
+            .shared
+            .config
+            .network
+            .connect_with(replica.address, self.worker.shared.config.connect_options());
+        let dialled = timeout(self.worker.shared.config.dial_time, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match dialled {
@@ -217,59 +312,6 @@ impl Connection {
                 Ok(stream)
             }
             Err(error) => Err(DialFailed { error, ejected: replica.failed(Instant::now()) }),
-        }
-    }
-
-    /// Hands the hello on, waits for the first answer, and relays from there.
-    async fn pass(self, client: Prefixed<Stream>, way: Way) {
-        let Way { stream: mut upstream, meters, peer, _permit, _in_use, _control } = way;
-        for stream in [client.get_ref(), &upstream] {
-            // The ends find out by themselves when the other is gone; this only frees what nobody uses any more.
-            set_keepalive(stream, Duration::from_secs(60), Duration::from_secs(15), 4);
-        }
-        let (client, hello) = client.into_parts();
-        let mut client = Prefixed::new(client);
-        let _open = meters.open();
-        let answered = tokio::select! {
-            biased;
-            answered = first_answer(&mut client, &mut upstream, &hello, self.shared.config.answer_time) => answered,
-            () = self.shared.cut() => return,
-        };
-        let mut upstream = match answered {
-            Ok(first) => {
-                meters.moved(self.side, Direction::Up, hello.len() as u64);
-                Prefixed::with_prefix(upstream, first)
-            }
-            Err(Unanswered::ClientGone) => return meters.ended("caller_gone"),
-            Err(Unanswered::ByUpstream) => {
-                meters.ended(Refusal::NoAnswer.reason());
-                return self.refuse(client, Refusal::NoAnswer).await;
-            }
-        };
-        let options = RelayOptions { idle: self.shared.config.idle, splice: true };
-        let side = self.side;
-        let mut meter = |direction: Direction, bytes: u64| meters.moved(side, direction, bytes);
-        let revoked = async {
-            match &peer {
-                Some(peer) => peer.revoked().await,
-                None => std::future::pending().await,
-            }
-        };
-        let outcome = tokio::select! {
-            biased;
-            report = relay(&mut client, &mut upstream, options, &mut meter) => match report.end {
-                End::Closed => "ok",
-                End::Idle => "idle",
-                End::Failed { .. } => "broken",
-            },
-            () = revoked => "revoked",
-            () = self.shared.cut() => "drained",
-        };
-        meters.ended(outcome);
-        if matches!(outcome, "revoked" | "drained") {
-            // What is cut must not look whole.
-            client.into_parts().0.reset();
-            upstream.into_parts().0.reset();
         }
     }
 }
@@ -298,46 +340,6 @@ async fn read_hello(client: &mut Prefixed<Stream>, time: Duration) -> Result<Cli
             Ok(Ok(0) | Err(_)) => return Err(Unread::Gone),
             Ok(Ok(_)) => {}
             Err(_) => return Err(Unread::Refused(Refusal::Slow)),
-        }
-    }
-}
-
-enum Unanswered {
-    ClientGone,
-    /// Closed, broke or stayed silent. Nothing came from there, so the caller can be told.
-    ByUpstream,
-}
-
-/// Writes the hello and reads the first bytes of the answer.
-async fn first_answer(
-    client: &mut Prefixed<Stream>,
-    upstream: &mut Stream,
-    hello: &[u8],
-    time: Duration,
-) -> Result<Vec<u8>, Unanswered> {
-    let deadline = Instant::now() + time;
-    match timeout_at(deadline, upstream.write_all(hello)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => return Err(Unanswered::ByUpstream),
-    }
-    let mut answer = Prefixed::new(upstream);
-    loop {
-        let room = client.seen().len() < MAX_BYTES;
-        tokio::select! {
-            biased;
-            read = timeout_at(deadline, answer.fill(MAX_BYTES)) => {
-                return match read {
-                    Ok(Ok(count)) if count > 0 => Ok(answer.into_parts().1),
-                    _ => Err(Unanswered::ByUpstream),
-                };
-            }
-            // A caller has nothing more to say before the answer, unless it gives up (or sends early data, which is
-            // kept).
-            read = client.fill(MAX_BYTES), if room => {
-                if !matches!(read, Ok(count) if count > 0) {
-                    return Err(Unanswered::ClientGone);
-                }
-            }
         }
     }
 }

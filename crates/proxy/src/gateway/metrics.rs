@@ -30,7 +30,7 @@ pub(crate) struct Meters {
 }
 
 /// Shows a connection as open while it lives.
-pub(crate) struct Open<'a>(&'a Gauge);
+pub(crate) struct Open(Arc<Meters>);
 
 impl GatewayMetrics {
     pub(crate) fn new(all: Metrics) -> Self {
@@ -89,9 +89,9 @@ impl Meters {
         }
     }
 
-    pub(crate) fn open(&self) -> Open<'_> {
+    pub(crate) fn open(self: &Arc<Self>) -> Open {
         self.open.add(1.0);
-        Open(&self.open)
+        Open(Arc::clone(self))
     }
 
     /// A relay ended so.
@@ -108,8 +108,14 @@ impl Meters {
     }
 }
 
-impl Drop for Open<'_> {
+impl Open {
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.add(-1.0);
+        self.0.open.add(-1.0);
     }
 }

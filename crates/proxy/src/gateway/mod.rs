@@ -5,8 +5,8 @@
 //! on its mesh port, and relays bytes. It holds no key of anybody's traffic and no list of what may call what: the
 //! callee decides that by the caller's verified identity.
 //!
-//! What follows a connection: `front` (first byte to last), `table` (who may go where), `replica` (busy,
-//! resting), `admission` (how many), `metrics`. What keeps it fed: [`run()`] with its side tasks.
+//! What follows a connection: `front` (first byte to the callee's answer), `pass` (from there to the last), `table` (who
+//! may go where), `replica` (busy, resting), `admission` (how many), `metrics`. What keeps it fed: [`run()`] with its side tasks.
 //!
 //! | told to the caller | alert | meaning |
 //! |---|---|---|
@@ -21,11 +21,13 @@ mod admission;
 mod config;
 mod front;
 mod metrics;
+mod pass;
 mod replica;
 mod run;
 mod table;
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -41,7 +43,7 @@ pub use config::{EGRESS_PORT, GatewayProcessConfig, PUBLIC_PORT};
 pub use run::run;
 
 use admission::Admission;
-use front::{Side, accept_loop};
+use front::{Side, Worker, accept_loop};
 use metrics::GatewayMetrics;
 use table::Table;
 
@@ -148,22 +150,28 @@ impl Gateway {
     }
 
     /// Serves until the drain has begun and every connection of these doors has ended or was cut at its deadline.
-    /// Connections are tasks of the surrounding [`tokio::task::LocalSet`].
+    /// Connections are tasks of the surrounding [`tokio::task::LocalSet`] or [`tokio::runtime::LocalRuntime`].
     ///
     /// # Errors
     /// When a listening socket breaks.
     pub async fn serve(&self, doors: Doors) -> io::Result<()> {
+        let worker = Worker::new(Arc::clone(&self.0));
         let (busy, mut idle) = mpsc::channel::<()>(1);
-        let public = accept_loop(Arc::clone(&self.0), doors.public, Side::Public, busy.clone());
+        let public = accept_loop(Rc::clone(&worker), doors.public, Side::Public, busy.clone());
         let egress = async {
             match doors.egress {
-                Some(listener) => accept_loop(Arc::clone(&self.0), listener, Side::Egress, busy.clone()).await,
+                Some(listener) => accept_loop(Rc::clone(&worker), listener, Side::Egress, busy.clone()).await,
                 None => Ok(()),
             }
         };
         tokio::try_join!(public, egress)?;
         drop(busy);
         // Nothing is ever sent: it closes when the last connection has dropped its end.
+        tokio::select! {
+            biased;
+            _ = idle.recv() => return Ok(()),
+            () = async { sleep_until(self.0.drain.started().await).await } => worker.cut.fire(),
+        }
         let _ = idle.recv().await;
         Ok(())
     }
@@ -194,11 +202,6 @@ impl Shared {
             Side::Public => &self.public,
             Side::Egress => &self.egress,
         }
-    }
-
-    /// Waits until what is open is to be cut.
-    async fn cut(&self) {
-        sleep_until(self.drain.started().await).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use veer_core::names::SYSTEM_NAMESPACE;
@@ -110,7 +111,8 @@ async fn start(config: GatewayProcessConfig, drain: Drain) -> Result<(), ProxyEr
 
 /// Serves on one or many threads until the drain is over.
 async fn work(gateway: &Gateway, config: &GatewayProcessConfig) -> Result<(), ProxyError> {
-    let fail = |error| ProxyError::Bind { address: config.public, error };
+    let address = config.public;
+    let fail = move |error| ProxyError::Bind { address, error };
     match config.workers {
         Workers::Local => {
             let doors = gateway.bind(false).await.map_err(fail)?;
@@ -120,13 +122,15 @@ async fn work(gateway: &Gateway, config: &GatewayProcessConfig) -> Result<(), Pr
             let count = count.max(1);
             let (ended, mut endings) = mpsc::unbounded_channel();
             for number in 0..count {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Worker)?;
                 let (gateway, ended) = (gateway.clone(), ended.clone());
                 let serve = move || {
-                    let outcome = LocalSet::new().block_on(&runtime, async {
-                        let doors = gateway.bind(count > 1).await?;
-                        gateway.serve(doors).await
+                    // A runtime of the thread's own: tasks need not be able to move, and waking one takes no lock.
+                    let built = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                    let outcome = built.map_err(ProxyError::Worker).and_then(|runtime| {
+                        runtime.block_on(async {
+                            let doors = gateway.bind(count > 1).await.map_err(fail)?;
+                            gateway.serve(doors).await.map_err(fail)
+                        })
                     });
                     // Fails only when nobody waits any more.
                     let _ = ended.send(outcome);
@@ -136,7 +140,7 @@ async fn work(gateway: &Gateway, config: &GatewayProcessConfig) -> Result<(), Pr
             }
             drop(ended);
             while let Some(outcome) = endings.recv().await {
-                outcome.map_err(fail)?;
+                outcome?;
             }
             Ok(())
         }

@@ -271,6 +271,13 @@ impl Peer {
     }
 }
 
+impl PeerPermit {
+    /// Whether nothing is offered to the peer any more.
+    pub(crate) fn is_revoked(&self) -> bool {
+        *self.0.revoked.borrow()
+    }
+}
+
 impl Drop for PeerPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
