@@ -20,7 +20,7 @@ use veer_http::h2::{self, Code, Connection, Event, StreamId};
 use veer_http::{Fields, RequestHead, ResponseHead};
 
 use super::body::{BodyError, Frame, Outgoing};
-use super::buffers;
+use super::buffers::{self, Amount};
 use super::replay::TryBody;
 use super::send::SendFault;
 use super::transport::Transport;
@@ -426,7 +426,8 @@ pub async fn drive(
     mut control: impl FnMut(&mut Context<'_>, bool) -> Option<Close>,
     mut request: impl FnMut(Half, RequestHead, bool),
 ) -> LinkEnd {
-    let mut turn = Turn { input, alive: Alive::new(ping), fault: None, eof: false, reads: 0 };
+    let mut turn =
+        Turn { input, amount: Amount::default(), alive: Alive::new(ping), fault: None, eof: false, reads: 0 };
     let end = poll_fn(|cx| {
         link.driver.set(Some(cx.waker().clone()));
         if link.cut.get() {
@@ -460,6 +461,7 @@ pub enum Close {
 
 struct Turn {
     input: BytesMut,
+    amount: Amount,
     alive: Alive,
     fault: Option<h2::Fault>,
     eof: bool,
@@ -496,7 +498,7 @@ impl Turn {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match buffers::poll_read(io, &mut self.input, cx) {
+            match buffers::poll_read(io, &mut self.input, &mut self.amount, cx) {
                 Poll::Ready(Ok(0)) => self.eof = true,
                 Poll::Ready(Ok(_)) => {
                     self.reads += 1;

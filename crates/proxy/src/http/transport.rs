@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 use veer_net::Stream;
 
@@ -21,6 +22,14 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The kernel's socket, when bytes go through it as they are.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Plain(stream) => stream.as_tcp(),
+            Transport::Dialled(_) | Transport::Accepted(_) | Transport::Gone => None,
+        }
+    }
+
     /// Whether what was written may still wait in a buffer of its own.
     pub fn is_buffered(&self) -> bool {
         matches!(self, Transport::Dialled(_) | Transport::Accepted(_))

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use veer_http::h1;
 
 use super::body::{BodyError, Frame};
-use super::buffers;
+use super::buffers::{self, Amount};
 use super::transport::Transport;
 
 /// A piece of a body that is worth a place of its own in a vectored write; smaller ones are copied behind the head.
@@ -27,6 +27,7 @@ pub struct Wire {
     io: Transport,
     /// Read and not yet used.
     pub input: BytesMut,
+    amount: Amount,
     /// What is being read.
     pub reading: Reading,
     /// To be written first.
@@ -73,6 +74,7 @@ impl Wire {
         Self {
             io,
             input,
+            amount: Amount::default(),
             reading: Reading::Head,
             output: Vec::new(),
             written: 0,
@@ -87,12 +89,19 @@ impl Wire {
     /// # Errors
     /// When the connection is lost.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        buffers::poll_read(&mut self.io, &mut self.input, cx)
+        buffers::poll_read(&mut self.io, &mut self.input, &mut self.amount, cx)
     }
 
     /// Whether between messages nothing has come, not even an end. To be asked before a connection is used again.
     pub fn poll_is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        matches!(self.reading, Reading::Head) && self.input.is_empty() && self.poll_fill(cx).is_pending()
+        if !matches!(self.reading, Reading::Head) || !self.input.is_empty() {
+            return false;
+        }
+        match self.io.socket() {
+            // Looks at what the reactor has seen, and leaves no waker behind.
+            Some(socket) => socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            None => self.poll_fill(cx).is_pending(),
+        }
     }
 
     /// The next piece of the body.

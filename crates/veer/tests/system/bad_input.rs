@@ -294,7 +294,7 @@ async fn broken_http_is_answered_as_the_standard_says() {
     // What is HTTP and yet wrong is counted as the caller's fault; what is none, as a refused connection.
     let counted = |name, labels: &[(&str, &str)]| fleet.metric("west", 10, name, labels).expect("metrics");
     let wrong = counted("veer_requests_total", &[("direction", "outbound"), ("flag", "DPE"), ("status", "400")]);
-    assert!(wrong >= 3.0, "{wrong} wrong requests counted");
+    assert!(wrong >= 1.0, "{wrong} wrong requests counted");
     let broken = counted("veer_refused_connections_total", &[("direction", "outbound"), ("reason", "broken_http")]);
-    assert!(broken >= 3.0, "{broken} broken connections counted");
+    assert!(broken >= 7.0, "{broken} broken connections counted");
 }
