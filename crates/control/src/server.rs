@@ -15,8 +15,9 @@ use veer_xds::{Subscriber, serve_connection};
 use crate::answers;
 use crate::connection::{Connection, Shown};
 use crate::http;
-use crate::issuer::certificate_hash;
+
 use crate::plane::Plane;
+use crate::random::hex;
 
 /// Time for a handshake: a connection that proves nothing may not stay.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -51,9 +52,7 @@ async fn connection(plane: Arc<Plane>, stream: Stream, identifier: String) {
         Ok(Err(error)) => return tracing::debug!(outcome = error.outcome(), %error, "a handshake failed"),
         Err(_) => return tracing::debug!("a handshake took too long"),
     };
-    let certificate =
-        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| certificate_hash(leaf));
-    let shown = peer.as_ref().zip(certificate).map(|(peer, certificate)| Shown { id: peer.id.clone(), certificate });
+    let shown = peer.as_ref().map(|peer| Shown { id: peer.id.clone(), certificate: hex(&peer.fingerprint) });
     let connection = Connection::new(plane, shown);
     if !connection.is_welcome() {
         return tracing::debug!(peer = ?peer.map(|peer| peer.id), "a stranger with a valid certificate was turned away");

@@ -47,6 +47,11 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// The time now, for certificates; 1970 when the clock says earlier.
+pub(crate) fn unix_time() -> UnixTime {
+    UnixTime::since_unix_epoch(now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 pub(crate) fn from_unix(seconds: i64) -> SystemTime {
     match u64::try_from(seconds) {
         Ok(seconds) => UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH),

@@ -4,16 +4,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{AlertDescription, CertificateError};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use veer_core::SpiffeId;
 use veer_core::sni::Sni;
 
-use crate::config::ClientTls;
+use crate::clock;
+use crate::config::{ClientTls, ServerTls};
 use crate::error::VerifyError;
-use crate::leaf::Leaf;
+use crate::tls::{Broken, TlsStream, shake_hands};
+use crate::trust::Judged;
+use crate::verifier::{Verdict, to_rustls};
 
 /// The other side of a finished handshake. Made by nothing else: no other crate can write one down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,23 +28,13 @@ pub struct VerifiedPeer {
     pub id: SpiffeId,
     /// When its certificate ends; the connection should not live longer.
     pub not_after: SystemTime,
+    /// SHA-256 of its certificate, DER.
+    pub fingerprint: [u8; 32],
 }
 
-impl VerifiedPeer {
-    /// Who is at the other end of a connection made with configurations of this crate; `None` when it showed no certificate
-    /// ([`ClientAuth::Optional`](crate::ClientAuth::Optional)).
-    ///
-    /// # Errors
-    /// When the handshake is not finished.
-    pub fn of(connection: &rustls::CommonState) -> Result<Option<Self>, HandshakeError> {
-        if connection.is_handshaking() {
-            return Err(HandshakeError::Protocol("the handshake is not finished".to_owned()));
-        }
-        let Some(leaf) = connection.peer_certificates().and_then(|chain| chain.first()) else {
-            return Ok(None);
-        };
-        let leaf = Leaf::read(leaf).map_err(HandshakeError::Peer)?;
-        Ok(Some(Self { id: leaf.id, not_after: leaf.not_after }))
+impl From<Judged> for VerifiedPeer {
+    fn from(Judged { id, not_after, fingerprint }: Judged) -> Self {
+        Self { id, not_after, fingerprint }
     }
 }
 
@@ -59,24 +54,40 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     tls: ClientTls,
     sni: &Sni,
     expected: &[SpiffeId],
-) -> Result<(client::TlsStream<S>, VerifiedPeer), HandshakeError> {
+) -> Result<(TlsStream<S>, VerifiedPeer), HandshakeError> {
     let name = sni.to_string();
     let name = ServerName::try_from(name).map_err(|_| HandshakeError::ServerName(sni.to_string()))?;
-    let (config, verifier) = tls.expecting(expected);
-    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
-        // The verifier knows more than fits into rustls' error.
-        match verifier.found.get() {
-            Some(Err(refused)) => HandshakeError::Peer(refused.clone()),
-            // Alerts before any certificate are a gateway's words, later ones the callee's.
-            Some(Ok(_)) => HandshakeError::from_io(error),
-            None => HandshakeError::from_io(error).before_certificate(),
+    let destination = tls.expecting(sni, expected);
+    let connection =
+        UnbufferedClientConnection::new(destination.config(), name).map_err(HandshakeError::from_rustls)?;
+    let judge = |connection: &UnbufferedClientConnection, verdict: Option<Verdict>| match verdict {
+        Some(verdict) => Some(verdict),
+        // Resumed: the certificate was shown to an earlier connection.
+        None => judge_again(connection, |leaf, rest, now| destination.verifier.judge(leaf, rest, now)),
+    };
+    let (stream, verdict) = match shake_hands(stream, connection, tls.holds_last_flight(), judge).await {
+        Ok(done) => done,
+        Err(Broken { verdict: Some(Err(refused)), .. }) => return Err(HandshakeError::Peer(refused)),
+        // Alerts before any ServerHello are a gateway's words, later ones the callee's.
+        Err(Broken { error, heard: false, .. }) => return Err(HandshakeError::from_io(error).before_hello()),
+        Err(Broken { error, .. }) => return Err(HandshakeError::from_io(error)),
+    };
+    let judged = match verdict {
+        Some(Ok(judged)) => judged,
+        Some(Err(refused)) => {
+            if let Some(tickets) = &destination.tickets {
+                tickets.clear();
+            }
+            return Err(refuse(stream, refused).await);
         }
-    })?;
-    let peer = VerifiedPeer::of(stream.get_ref().1)?.ok_or(HandshakeError::NoCertificate)?;
-    Ok((stream, peer))
+        None => return Err(HandshakeError::NoCertificate),
+    };
+    Ok((stream, judged.into()))
 }
 
 /// Shakes hands as server. The peer is `None` only with [`ClientAuth::Optional`](crate::ClientAuth::Optional). No time-out.
+///
+/// A ticket for the client leaves with the first write, flush or read of the stream.
 ///
 /// # Errors
 /// Why the handshake failed and who is to blame.
@@ -85,11 +96,40 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 /// Dropping the future drops the stream.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    config: Arc<rustls::ServerConfig>,
-) -> Result<(server::TlsStream<S>, Option<VerifiedPeer>), HandshakeError> {
-    let stream = TlsAcceptor::from(config).accept(stream).await.map_err(HandshakeError::from_io)?;
-    let peer = VerifiedPeer::of(stream.get_ref().1)?;
-    Ok((stream, peer))
+    tls: Arc<ServerTls>,
+) -> Result<(TlsStream<S>, Option<VerifiedPeer>), HandshakeError> {
+    let connection = UnbufferedServerConnection::new(tls.config.clone()).map_err(HandshakeError::from_rustls)?;
+    let judge = |connection: &UnbufferedServerConnection, verdict: Option<Verdict>| match verdict {
+        Some(verdict) => Some(verdict),
+        None => judge_again(connection, |leaf, rest, now| tls.verifier.judge(leaf, rest, now)),
+    };
+    let (stream, verdict) = match shake_hands(stream, connection, true, judge).await {
+        Ok(done) => done,
+        Err(Broken { error, .. }) => return Err(HandshakeError::from_io(error)),
+    };
+    match verdict {
+        Some(Ok(judged)) => Ok((stream, Some(judged.into()))),
+        Some(Err(refused)) => Err(refuse(stream, refused).await),
+        None if tls.verifier.client_auth_mandatory() => {
+            stream.refuse(rustls::Error::NoCertificatesPresented).await;
+            Err(HandshakeError::NoCertificate)
+        }
+        None => Ok((stream, None)),
+    }
+}
+
+/// The judgement of a connection that was resumed: its first handshake's chain, by the rules and the clock of now.
+fn judge_again(
+    connection: &rustls::CommonState,
+    judge: impl FnOnce(&CertificateDer<'_>, &[CertificateDer<'_>], UnixTime) -> Verdict,
+) -> Option<Verdict> {
+    let (leaf, intermediates) = connection.peer_certificates()?.split_first()?;
+    Some(judge(leaf, intermediates, clock::unix_time()))
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: TlsStream<S>, why: VerifyError) -> HandshakeError {
+    stream.refuse(to_rustls(why.clone(), clock::unix_time())).await;
+    HandshakeError::Peer(why)
 }
 
 /// Why a handshake failed.
@@ -250,7 +290,7 @@ impl HandshakeError {
         }
     }
 
-    fn before_certificate(self) -> Self {
+    fn before_hello(self) -> Self {
         match self {
             HandshakeError::Refused(description) => match RelayAlert::from_description(description) {
                 Some(alert) => HandshakeError::Relay(alert),

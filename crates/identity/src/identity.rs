@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use veer_core::TrustDomain;
 use veer_core::inbound::TrustBundle;
 
-use crate::config::{self, ClientAuth, ClientTls};
+use crate::config::{self, ClientAuth, ClientTls, ServerTls};
 use crate::error::Error;
+use crate::resume::Generation;
 use crate::svid::Svid;
 use crate::trust::TrustStore;
 use crate::verifier::Anchor;
@@ -28,8 +29,10 @@ struct Inner {
     key: Arc<ArcSwap<CertifiedKey>>,
     trust: Arc<ArcSwap<TrustStore>>,
     generation: watch::Sender<u64>,
+    /// Moves with `generation`; what tickets are held against.
+    tickets: Generation,
     clients: ArcSwap<Vec<(Vec<Vec<u8>>, ClientTls)>>,
-    servers: ArcSwap<Vec<(Vec<Vec<u8>>, ClientAuth, Arc<rustls::ServerConfig>)>>,
+    servers: ArcSwap<Vec<(Vec<Vec<u8>>, ClientAuth, Arc<ServerTls>)>>,
     /// Writers take turns; readers never wait.
     writer: Mutex<()>,
 }
@@ -50,6 +53,7 @@ impl Identity {
             key: Arc::new(ArcSwap::new(key)),
             trust: Arc::new(ArcSwap::from_pointee(trust)),
             generation: watch::Sender::new(1),
+            tickets: Generation::default(),
             clients: ArcSwap::default(),
             servers: ArcSwap::default(),
             writer: Mutex::new(()),
@@ -129,7 +133,8 @@ impl Identity {
             return tls.clone();
         }
         let _turn = self.turn();
-        let tls = config::client(Anchor::Trust(self.0.trust.clone()), Some(self.0.key.clone()), alpn);
+        let tls =
+            config::client(Anchor::Trust(self.0.trust.clone()), Some(self.0.key.clone()), alpn, self.0.tickets.clone());
         let mut all = (**self.0.clients.load()).clone();
         all.push((alpn.iter().map(|name| name.to_vec()).collect(), tls.clone()));
         self.0.clients.store(Arc::new(all));
@@ -137,13 +142,14 @@ impl Identity {
     }
 
     /// What [`accept`](crate::accept) needs to answer these protocols. Cheap: made once per list of protocols and `auth`.
-    pub fn server_config(&self, alpn: &[&[u8]], auth: ClientAuth) -> Arc<rustls::ServerConfig> {
+    pub fn server_config(&self, alpn: &[&[u8]], auth: ClientAuth) -> Arc<ServerTls> {
         let known = self.0.servers.load();
         if let Some((_, _, config)) = known.iter().find(|(names, a, _)| *a == auth && same(names, alpn)) {
             return config.clone();
         }
         let _turn = self.turn();
-        let config = config::server(self.0.trust.clone(), self.0.key.clone(), alpn, auth);
+        let config =
+            Arc::new(config::server(self.0.trust.clone(), self.0.key.clone(), alpn, auth, self.0.tickets.clone()));
         let mut all = (**self.0.servers.load()).clone();
         all.push((alpn.iter().map(|name| name.to_vec()).collect(), auth, config.clone()));
         self.0.servers.store(Arc::new(all));
@@ -154,7 +160,9 @@ impl Identity {
         self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// After every change: nothing from before it is resumed.
     fn bump(&self) {
+        self.0.tickets.advance();
         self.0.generation.send_modify(|generation| *generation += 1);
     }
 }

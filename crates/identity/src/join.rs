@@ -15,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::client::TlsStream;
 use veer_core::sni::Sni;
 use veer_core::{ClusterName, ObjectName, SpiffeId};
 
@@ -25,7 +24,9 @@ use crate::config::{self, ClientTls};
 use crate::error::{Error, VerifyError};
 use crate::handshake::{self, HandshakeError, VerifiedPeer};
 use crate::leaf::{Authority, Leaf};
-use crate::trust::{MAX_CHAIN, Usage, verify_with};
+use crate::resume::Generation;
+use crate::tls::TlsStream;
+use crate::trust::{Judged, MAX_CHAIN, Usage, verify_with};
 use crate::verifier::Anchor;
 
 /// How long a join token is good when nobody says otherwise.
@@ -128,7 +129,7 @@ pub fn secret_matches(shown: &str, kept: &[u8; 32]) -> bool {
 /// What [`connect`](crate::connect) needs to reach a control plane that is known by its root's hash only. Shows no
 /// certificate; whatever is expected, only the control plane's reserved identity under that root may answer.
 pub fn client_config(ca_hash: [u8; 32], alpn: &[&[u8]]) -> ClientTls {
-    config::client(Anchor::Pin(Pin(ca_hash)), None, alpn)
+    config::client(Anchor::Pin(Pin(ca_hash)), None, alpn, Generation::default())
 }
 
 /// Shakes hands with the control plane that a join token names. No time-out.
@@ -151,12 +152,12 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 pub(crate) struct Pin([u8; 32]);
 
 impl Pin {
-    pub(crate) fn verify(
+    pub(crate) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<SpiffeId, VerifyError> {
+    ) -> Result<Judged, VerifyError> {
         if intermediates.len() + 1 > MAX_CHAIN {
             return Err(VerifyError::ChainTooLong(intermediates.len() + 1));
         }
@@ -171,11 +172,12 @@ impl Pin {
         if now.as_secs() > clock::unix_seconds(authority.not_after) {
             return Err(VerifyError::Expired { id: control, not_after: authority.not_after });
         }
-        let found = verify_with(&[anchor], claim, leaf, intermediates, Usage::Server, now)?;
-        if found != control {
-            return Err(VerifyError::WrongIdentity { found, expected: vec![control] });
+        let not_after = claim.not_after;
+        let id = verify_with(&[anchor], claim, leaf, intermediates, Usage::Server, now)?;
+        if id != control {
+            return Err(VerifyError::WrongIdentity { found: id, expected: vec![control] });
         }
-        Ok(found)
+        Ok(Judged { id, not_after, fingerprint: ca::hash(leaf) })
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Every cluster is a trust domain with an issuer of its own ([`Ca`]); workloads, gateways and control planes carry
 //! short-lived X.509-SVIDs ([`Svid`]) that are rotated in place ([`Identity`]). A chain is judged against the roots of the
-//! trust domain that its leaf names and no other: no cluster can vouch for another's identities. TLS 1.3 only, nothing is
-//! resumed, so that every connection was judged by the roots and the clock of its own handshake.
+//! trust domain that its leaf names and no other: no cluster can vouch for another's identities. TLS 1.3 only. A resumed
+//! connection is judged like a new one, by the roots and the clock of its own handshake.
 //!
 //! | question | answer |
 //! |---|---|
@@ -23,19 +23,23 @@ pub mod handshake;
 mod identity;
 pub mod join;
 mod leaf;
+mod resume;
 pub mod svid;
+mod tickets;
+mod tls;
 pub mod token;
 pub mod trust;
 mod verifier;
 
 pub use ca::Ca;
-pub use config::{ClientAuth, ClientTls};
+pub use config::{ClientAuth, ClientTls, ServerTls};
 pub use epoch::EpochKeys;
 pub use error::{Error, VerifyError};
 pub use handshake::{Blame, HandshakeError, RelayAlert, VerifiedPeer, accept, connect};
 pub use identity::Identity;
 pub use join::JoinToken;
 pub use svid::{KeyRequest, PrivateKey, Svid};
+pub use tls::{Session, TlsStream};
 pub use token::{RouteToken, TokenCrypter};
 pub use veer_core::inbound::TrustBundle;
 

@@ -1,6 +1,7 @@
 //! rustls' seams filled with our own judgement.
 
-use std::sync::{Arc, OnceLock};
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
@@ -16,26 +17,51 @@ use veer_core::SpiffeId;
 use crate::config::ClientAuth;
 use crate::error::VerifyError;
 use crate::join::Pin;
-use crate::trust::{TrustStore, Usage};
+use crate::trust::{Judged, TrustStore, Usage};
 
-/// Shows the SVID of the moment.
+/// What a verifier found.
+pub(crate) type Verdict = Result<Judged, VerifyError>;
+
+/// What rustls asked of us in a step of a handshake, and what it does not pass on: its errors have no room for ours, its
+/// connections none for who the peer is, and unbuffered ones do not tell the server name.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) server_name: Option<Box<str>>,
+}
+
+thread_local! {
+    static NOTES: RefCell<Notes> = RefCell::default();
+}
+
+impl Notes {
+    /// Runs a step and takes what it left. rustls asks within the step and on its thread.
+    pub(crate) fn of<T>(step: impl FnOnce() -> T) -> (T, Self) {
+        NOTES.take();
+        let done = step();
+        (done, NOTES.take())
+    }
+}
+
+/// Shows the SVID of the moment, or nothing.
 #[derive(Debug)]
-pub(crate) struct Resolver(pub(crate) Arc<ArcSwap<CertifiedKey>>);
+pub(crate) struct Resolver(pub(crate) Option<Arc<ArcSwap<CertifiedKey>>>);
 
 impl ResolvesClientCert for Resolver {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let key = self.0.load_full();
+        let key = self.0.as_ref()?.load_full();
         key.key.choose_scheme(schemes).is_some().then_some(key)
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.is_some()
     }
 }
 
 impl ResolvesServerCert for Resolver {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        NOTES.with_borrow_mut(|notes| notes.server_name = hello.server_name().map(Into::into));
+        self.0.as_ref().map(|key| key.load_full())
     }
 }
 
@@ -48,31 +74,31 @@ pub(crate) enum Anchor {
     Pin(Pin),
 }
 
-/// One connection's judgement of the server: the chain, and exactly these identities. Judged inside the handshake, so that
-/// a wrong server gets an alert and never sees our certificate.
+/// A client's judgement of the server: the chain, and exactly these identities. Judged inside the handshake, so that a wrong
+/// server gets an alert and never sees our certificate.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     pub(crate) anchor: Anchor,
-    pub(crate) expected: Vec<SpiffeId>,
-    pub(crate) found: OnceLock<Result<SpiffeId, VerifyError>>,
+    pub(crate) expected: Box<[SpiffeId]>,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerVerifier {
-    fn judge(
+    /// The judgement; also of a resumed connection, by the chain that its first handshake showed.
+    pub(crate) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<SpiffeId, VerifyError> {
+    ) -> Verdict {
         match &self.anchor {
-            Anchor::Pin(pin) => pin.verify(leaf, intermediates, now),
+            Anchor::Pin(pin) => pin.judge(leaf, intermediates, now),
             Anchor::Trust(trust) => {
-                let id = trust.load().verify(leaf, intermediates, Usage::Server, now)?;
-                if self.expected.contains(&id) {
-                    return Ok(id);
+                let judged = trust.load().judge(leaf, intermediates, Usage::Server, now)?;
+                if self.expected.contains(&judged.id) {
+                    return Ok(judged);
                 }
-                Err(VerifyError::WrongIdentity { found: id, expected: self.expected.clone() })
+                Err(VerifyError::WrongIdentity { found: judged.id, expected: self.expected.to_vec() })
             }
         }
     }
@@ -87,11 +113,7 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let found = self.found.get_or_init(|| self.judge(end_entity, intermediates, now));
-        match found {
-            Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(error) => Err(to_rustls(error.clone(), now)),
-        }
+        leave(self.judge(end_entity, intermediates, now), now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -125,6 +147,22 @@ pub(crate) struct ClientVerifier {
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
+impl ClientVerifier {
+    /// The judgement; also of a resumed connection, by the chain that its first handshake showed.
+    pub(crate) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Verdict {
+        let judged = self.trust.load().judge(leaf, intermediates, Usage::Client, now)?;
+        match self.auth {
+            ClientAuth::Workloads if judged.id.is_system() => Err(VerifyError::SystemIdentity(judged.id)),
+            _ => Ok(judged),
+        }
+    }
+}
+
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.auth != ClientAuth::Optional
@@ -141,15 +179,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let judged =
-            self.trust.load().verify(end_entity, intermediates, Usage::Client, now).and_then(|id| match self.auth {
-                ClientAuth::Workloads if id.is_system() => Err(VerifyError::SystemIdentity(id)),
-                _ => Ok(id),
-            });
-        match judged {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(error) => Err(to_rustls(error, now)),
-        }
+        leave(self.judge(end_entity, intermediates, now), now).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -175,9 +205,19 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
+/// Notes the verdict, and tells rustls.
+fn leave(verdict: Verdict, now: UnixTime) -> Result<(), rustls::Error> {
+    let told = match &verdict {
+        Ok(_) => Ok(()),
+        Err(error) => Err(to_rustls(error.clone(), now)),
+    };
+    NOTES.with_borrow_mut(|notes| notes.verdict = Some(verdict));
+    told
+}
+
 /// Chosen by the alert that it makes rustls send (the other side reads nothing else), with our own error inside where
 /// rustls has room for it.
-fn to_rustls(error: VerifyError, now: UnixTime) -> rustls::Error {
+pub(crate) fn to_rustls(error: VerifyError, now: UnixTime) -> rustls::Error {
     let certificate = match &error {
         VerifyError::Expired { not_after, .. } => {
             CertificateError::ExpiredContext { time: now, not_after: unix(*not_after) }

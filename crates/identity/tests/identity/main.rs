@@ -4,4 +4,6 @@ mod support;
 
 mod handshakes;
 mod lifecycle;
+mod resumption;
 mod rogue;
+mod streams;

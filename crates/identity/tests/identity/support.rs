@@ -14,7 +14,8 @@ use veer_core::sni::Sni;
 use veer_core::{ClusterName, SpiffeId, TrustDomain};
 use veer_identity::ca::DEFAULT_TTL;
 use veer_identity::{
-    ALPN_H2, Ca, ClientAuth, HandshakeError, Identity, KeyRequest, PrivateKey, Svid, TrustBundle, VerifiedPeer, clock,
+    ALPN_H2, Ca, ClientAuth, HandshakeError, Identity, KeyRequest, PrivateKey, Svid, TlsStream, TrustBundle,
+    VerifiedPeer, clock,
 };
 
 pub const ALPN: &[&[u8]] = &[ALPN_H2];
@@ -49,8 +50,8 @@ pub fn identity(ca: &Ca, id: &SpiffeId, bundles: &[TrustBundle]) -> Identity {
     Identity::new(svid(ca, id), bundles.iter().cloned()).unwrap()
 }
 
-pub type ClientStream = tokio_rustls::client::TlsStream<DuplexStream>;
-pub type ServerStream = tokio_rustls::server::TlsStream<DuplexStream>;
+pub type ClientStream = TlsStream<DuplexStream>;
+pub type ServerStream = TlsStream<DuplexStream>;
 pub type ClientSide = Result<(ClientStream, VerifiedPeer), HandshakeError>;
 pub type ServerSide = Result<(ServerStream, Option<VerifiedPeer>), HandshakeError>;
 

@@ -6,17 +6,15 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+use veer_identity::TlsStream;
 use veer_net::Stream;
 
 /// One type for all, so that the engine is compiled once.
 pub enum Transport {
     /// As it is.
     Plain(Stream),
-    /// TLS that this side began.
-    Dialled(Box<client::TlsStream<Stream>>),
-    /// TLS that the other side began.
-    Accepted(Box<server::TlsStream<Stream>>),
+    /// TLS.
+    Sealed(Box<TlsStream<Stream>>),
     /// It was taken away: an upgraded connection belongs to somebody else.
     Gone,
 }
@@ -26,13 +24,13 @@ impl Transport {
     pub fn socket(&self) -> Option<&TcpStream> {
         match self {
             Transport::Plain(stream) => stream.as_tcp(),
-            Transport::Dialled(_) | Transport::Accepted(_) | Transport::Gone => None,
+            Transport::Sealed(_) | Transport::Gone => None,
         }
     }
 
     /// Whether what was written may still wait in a buffer of its own.
     pub fn is_buffered(&self) -> bool {
-        matches!(self, Transport::Dialled(_) | Transport::Accepted(_))
+        matches!(self, Transport::Sealed(_))
     }
 }
 
@@ -42,15 +40,9 @@ impl From<Stream> for Transport {
     }
 }
 
-impl From<client::TlsStream<Stream>> for Transport {
-    fn from(stream: client::TlsStream<Stream>) -> Self {
-        Transport::Dialled(Box::new(stream))
-    }
-}
-
-impl From<server::TlsStream<Stream>> for Transport {
-    fn from(stream: server::TlsStream<Stream>) -> Self {
-        Transport::Accepted(Box::new(stream))
+impl From<TlsStream<Stream>> for Transport {
+    fn from(stream: TlsStream<Stream>) -> Self {
+        Transport::Sealed(Box::new(stream))
     }
 }
 
@@ -59,8 +51,7 @@ macro_rules! each {
     ($value:expr, $inner:ident => $result:expr, $gone:expr) => {
         match $value {
             Transport::Plain($inner) => $result,
-            Transport::Dialled($inner) => $result,
-            Transport::Accepted($inner) => $result,
+            Transport::Sealed($inner) => $result,
             Transport::Gone => $gone,
         }
     };

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use veer_core::sni::Sni;
-use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, ClientAuth, VerifiedPeer, clock};
+use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, ClientAuth, TlsStream, VerifiedPeer, clock};
 use veer_net::{Listener, Stream};
 use veer_telemetry::family::counters;
 

@@ -6,12 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 use veer_balance::{Dial, NoEndpointReason, Outcome, Pick};
 use veer_core::ServiceHost;
 use veer_core::policy::DEFAULT_REROUTES;
 use veer_core::route::Backend as RouteBackend;
-use veer_identity::{Blame, clock};
+use veer_identity::{Blame, TlsStream, clock};
 use veer_net::Stream;
 use veer_telemetry::{AccessEntry, Direction, Edge, Flag, Protocol};
 

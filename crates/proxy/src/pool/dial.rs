@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 use veer_balance::{PathBalance, PathReplica};
 use veer_core::sni::Sni;
 use veer_core::{ClusterName, SpiffeId};
-use veer_identity::{ALPN_H2, ALPN_HTTP1, ALPN_TCP, Blame, HandshakeError, Identity, RelayAlert, VerifiedPeer};
+use veer_identity::{
+    ALPN_H2, ALPN_HTTP1, ALPN_TCP, Blame, HandshakeError, Identity, RelayAlert, TlsStream, VerifiedPeer,
+};
 use veer_net::{ConnectOptions, Network, Stream};
 use veer_telemetry::Metrics;
 use veer_telemetry::family::counters;
@@ -217,7 +218,7 @@ impl Dialer {
         let begun = Instant::now();
         let stream = self.tcp(address).await?;
         let rtt = begun.elapsed();
-        let tls = self.identity.client_config(&[hop.alpn()]);
+        let tls = self.identity.client_config(&[hop.alpn()]).toward(address);
         let shaking = veer_identity::connect(stream, tls, &recipe.sni, &recipe.expected);
         let (stream, peer) = tokio::time::timeout_at(begun + CONNECT_TIME, shaking)
             .await
