@@ -195,7 +195,7 @@ impl Exchange {
     }
 
     /// The last byte is out.
-    pub fn finish(mut self: Box<Self>) {
+    pub fn finish(&mut self) {
         self.end();
     }
 

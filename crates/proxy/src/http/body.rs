@@ -186,7 +186,7 @@ impl ResponseBody {
     }
 
     fn finish(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
+        if let Some(mut exchange) = self.exchange.take() {
             exchange.finish();
         }
     }

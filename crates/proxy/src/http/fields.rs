@@ -192,7 +192,7 @@ pub fn split_authority(authority: &[u8]) -> Option<(&str, Option<u16>)> {
 /// Puts the path into the form that was decided on.
 pub fn set_path(head: &mut RequestHead, path: &NormalPath<'_>) {
     if path.changed() {
-        head.set_path(&path.forward());
+        head.set_path(path.forward());
     }
 }
 

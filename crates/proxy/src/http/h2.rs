@@ -485,7 +485,7 @@ impl Turn {
             };
             if let Some(fault) = &self.fault {
                 // What was to be said was said, as far as the peer takes it.
-                return Poll::Ready(LinkEnd::Broken(fault.clone()));
+                return Poll::Ready(LinkEnd::Broken(*fault));
             }
             if self.is_over(link) {
                 return if wrote { Poll::Ready(LinkEnd::InOrder) } else { Poll::Pending };
