@@ -19,7 +19,7 @@ use crate::clock::TlsClock;
 use crate::resume::{Generation, Kept};
 use crate::tickets::Tickets;
 use crate::trust::TrustStore;
-use crate::verifier::{Anchor, ClientVerifier, Resolver, ServerVerifier};
+use crate::verifier::{Anchor, ClientVerifier, Resolver, SecretNotes, ServerVerifier};
 
 /// Destinations whose tickets are kept; when there are more, those without tickets go first, then all.
 const MAX_DESTINATIONS: usize = 256;
@@ -170,6 +170,7 @@ pub(crate) fn client(
         config.enable_early_data = false;
         // Records are ours ([`crate::tls`]).
         config.enable_secret_extraction = true;
+        config.key_log = Arc::new(SecretNotes);
         config
     };
     let shared = Shared {
@@ -203,6 +204,7 @@ pub(crate) fn server(
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretNotes);
     ServerTls { config: Arc::new(config), verifier }
 }
 

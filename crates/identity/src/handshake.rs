@@ -16,7 +16,7 @@ use veer_core::sni::Sni;
 use crate::clock;
 use crate::config::{ClientTls, ServerTls};
 use crate::error::VerifyError;
-use crate::tls::{Broken, TlsStream, shake_hands};
+use crate::tls::{Broken, TlsStream, Wants, shake_hands};
 use crate::trust::Judged;
 use crate::verifier::{Verdict, to_rustls};
 
@@ -65,7 +65,8 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         // Resumed: the certificate was shown to an earlier connection.
         None => judge_again(connection, |leaf, rest, now| destination.verifier.judge(leaf, rest, now)),
     };
-    let (stream, verdict) = match shake_hands(stream, connection, tls.holds_last_flight(), judge).await {
+    let wants = Wants { hold: tls.holds_last_flight(), ticket: destination.tickets.is_some() };
+    let (stream, verdict) = match shake_hands(stream, connection, wants, judge).await {
         Ok(done) => done,
         Err(Broken { verdict: Some(Err(refused)), .. }) => return Err(HandshakeError::Peer(refused)),
         // Alerts before any ServerHello are a gateway's words, later ones the callee's.
@@ -103,7 +104,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         Some(verdict) => Some(verdict),
         None => judge_again(connection, |leaf, rest, now| tls.verifier.judge(leaf, rest, now)),
     };
-    let (stream, verdict) = match shake_hands(stream, connection, true, judge).await {
+    let (stream, verdict) = match shake_hands(stream, connection, Wants { hold: true, ticket: false }, judge).await {
         Ok(done) => done,
         Err(Broken { error, .. }) => return Err(HandshakeError::from_io(error)),
     };

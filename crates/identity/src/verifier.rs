@@ -7,10 +7,11 @@ use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::crypto::tls13::OkmBlock;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, KeyLog, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use veer_core::SpiffeId;
 
@@ -23,11 +24,16 @@ use crate::trust::{Judged, TrustStore, Usage};
 pub(crate) type Verdict = Result<Judged, VerifyError>;
 
 /// What rustls asked of us in a step of a handshake, and what it does not pass on: its errors have no room for ours, its
-/// connections none for who the peer is, and unbuffered ones do not tell the server name.
-#[derive(Debug, Default)]
+/// connections none for who the peer is, and unbuffered ones do not tell the server name. The secrets it passes on in a form
+/// that keeps the peer's certificates with them.
+#[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) verdict: Option<Verdict>,
     pub(crate) server_name: Option<Box<str>>,
+    /// The client's `application_traffic_secret_0` (RFC 8446 §7.1).
+    pub(crate) client_secret: Option<OkmBlock>,
+    /// The server's.
+    pub(crate) server_secret: Option<OkmBlock>,
 }
 
 thread_local! {
@@ -40,6 +46,34 @@ impl Notes {
         NOTES.take();
         let done = step();
         (done, NOTES.take())
+    }
+
+    /// What a later step left replaces what was there.
+    pub(crate) fn add(&mut self, later: Self) {
+        let earlier = std::mem::take(self);
+        self.verdict = later.verdict.or(earlier.verdict);
+        self.server_name = later.server_name.or(earlier.server_name);
+        self.client_secret = later.client_secret.or(earlier.client_secret);
+        self.server_secret = later.server_secret.or(earlier.server_secret);
+    }
+}
+
+/// Notes the secrets from which keys of data come.
+#[derive(Debug)]
+pub(crate) struct SecretNotes;
+
+impl KeyLog for SecretNotes {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        let secret = Some(OkmBlock::new(secret));
+        NOTES.with_borrow_mut(|notes| match label {
+            "CLIENT_TRAFFIC_SECRET_0" => notes.client_secret = secret,
+            "SERVER_TRAFFIC_SECRET_0" => notes.server_secret = secret,
+            _ => {}
+        });
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        matches!(label, "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0")
     }
 }
 

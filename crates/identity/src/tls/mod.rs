@@ -1,9 +1,9 @@
 //! TLS 1.3 streams: rustls shakes hands, records are ours.
 //!
-//! rustls decides everything about a connection until its handshake has ended, and keeps the secrets from which later keys
-//! come ([`rustls::kernel`]). Sealing and opening records is ours, so that
+//! rustls decides everything about a connection until its handshake has ended, and hands over the keys ([`rustls::kernel`]) and the
+//! secrets that they came from ([`rustls::KeyLog`]). Sealing and opening records is ours, so that
 //!
-//! - a connection over which nothing goes has no buffer at all;
+//! - a connection over which nothing goes has no buffer, no cipher and no certificate: 0.7 KiB in all;
 //! - many small writes become one record and one send, at [`poll_flush`](tokio::io::AsyncWrite::poll_flush);
 //! - received bytes are opened where they lie, or straight into the reader's buffer, and nothing is allocated per record.
 
@@ -13,7 +13,8 @@ mod shake;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod warm;
 mod wire;
 
-pub(crate) use shake::{Broken, shake_hands};
+pub(crate) use shake::{Broken, Wants, shake_hands};
 pub use stream::{Session, TlsStream};

@@ -4,8 +4,14 @@
 //! the work, and it is why a connection cannot be without buffers while it is idle.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use rustls::crypto::cipher::{Iv, Nonce as Counted, make_tls13_aad};
-use rustls::{AlertDescription, ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved};
+use rustls::crypto::cipher::{Iv, NONCE_LEN, Nonce as Counted, make_tls13_aad};
+use rustls::crypto::tls13::OkmBlock;
+use rustls::{
+    AlertDescription, CipherSuite, ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved,
+    Tls13CipherSuite,
+};
+
+use super::warm::Place;
 
 /// Type, version, length.
 pub(crate) const HEADER: usize = 5;
@@ -18,54 +24,103 @@ pub(crate) const MAX_PLAIN: usize = 1 << 14;
 /// Longest payload of an encrypted record (RFC 8446 §5.2).
 pub(crate) const MAX_SEALED: usize = MAX_PLAIN + 256;
 
-/// One direction's key and the number of the next record.
-struct Key {
-    key: LessSafeKey,
+/// One direction: its secret, the key that came from it, and the number of the next record.
+struct Half {
+    suite: &'static Tls13CipherSuite,
+    /// `application_traffic_secret_N` (RFC 8446 §7.1); the next comes from it.
+    secret: OkmBlock,
+    key: OkmBlock,
     iv: Iv,
     sequence: u64,
+    cipher: Place,
 }
 
-impl Key {
-    fn new(secrets: ConnectionTrafficSecrets, sequence: u64) -> Result<Self, Error> {
-        let (algorithm, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+impl Half {
+    /// With the key that the handshake gave, and the secret that it came from.
+    fn new(
+        suite: &'static Tls13CipherSuite,
+        secret: OkmBlock,
+        (sequence, key): (u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, Error> {
+        let (key, iv) = match key {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+            | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+            | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (OkmBlock::new(key.as_ref()), iv),
             _ => return Err(Error::General("a cipher suite that was never offered".to_owned())),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
-        Ok(Self { key: LessSafeKey::new(key), iv, sequence })
+        Ok(Self { suite, secret, key, iv, sequence, cipher: Place::default() })
     }
 
-    /// The next nonce. A number is never used twice: the counter moves before the caller can fail, and stops at its end.
-    fn nonce(&mut self) -> Result<Nonce, Error> {
-        let nonce = Counted::new(&self.iv, self.sequence).0;
-        self.sequence = self.sequence.checked_add(1).ok_or(Error::EncryptError)?;
-        Ok(Nonce::assume_unique_for_key(nonce))
+    /// Goes on to the next secret and its key (RFC 8446 §7.2, §7.3).
+    fn update(&mut self) -> Result<(), Error> {
+        let hkdf = self.suite.hkdf_provider;
+        let mut next = [0; OkmBlock::MAX_LEN];
+        let next = &mut next[..self.secret.as_ref().len()];
+        expand(&*hkdf.expander_for_okm(&self.secret), b"traffic upd", next)?;
+        let secret = OkmBlock::new(next);
+        let expander = hkdf.expander_for_okm(&secret);
+        let mut key = [0; 32];
+        let key = &mut key[..self.suite.aead_alg.key_len()];
+        expand(&*expander, b"key", key)?;
+        let mut iv = [0; NONCE_LEN];
+        expand(&*expander, b"iv", &mut iv)?;
+        let (suite, key) = (self.suite, OkmBlock::new(key));
+        *self = Self { suite, secret, key, iv: Iv::from(iv), sequence: 0, cipher: Place::default() };
+        Ok(())
     }
+
+    /// Does something with the cipher and the next nonce. A number is never used twice: the counter moves before anything
+    /// can fail, and stops at its end.
+    fn with<T>(&mut self, act: impl FnOnce(&LessSafeKey, Nonce) -> T) -> Result<T, Error> {
+        let nonce = Nonce::assume_unique_for_key(Counted::new(&self.iv, self.sequence).0);
+        self.sequence = self.sequence.checked_add(1).ok_or(Error::EncryptError)?;
+        let (suite, key) = (self.suite, &self.key);
+        self.cipher.with(|| cipher(suite, key), |cipher| act(cipher, nonce))
+    }
+}
+
+fn cipher(suite: &Tls13CipherSuite, key: &OkmBlock) -> Result<LessSafeKey, Error> {
+    let algorithm = match suite.common.suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => &AES_128_GCM,
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => &AES_256_GCM,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => &CHACHA20_POLY1305,
+        _ => return Err(Error::General("a cipher suite that was never offered".to_owned())),
+    };
+    UnboundKey::new(algorithm, key.as_ref()).map(LessSafeKey::new).map_err(|_| Error::EncryptError)
+}
+
+/// `HKDF-Expand-Label` without context (RFC 8446 §7.1).
+fn expand(expander: &dyn rustls::crypto::tls13::HkdfExpander, label: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    let length = (out.len() as u16).to_be_bytes();
+    let info: [&[u8]; 5] = [&length, &[6 + label.len() as u8], b"tls13 ", label, &[0]];
+    expander.expand_slice(&info, out).map_err(|_| Error::EncryptError)
 }
 
 /// Seals what we send.
 pub(crate) struct Sealer {
-    key: Key,
+    half: Half,
     /// Records that one key may seal (RFC 8446 §5.5).
     limit: u64,
 }
 
 impl Sealer {
-    pub(crate) fn new(secrets: ConnectionTrafficSecrets, sequence: u64, limit: u64) -> Result<Self, Error> {
-        Ok(Self { key: Key::new(secrets, sequence)?, limit })
+    /// With the handshake's secret, and the key and the number of the next record that came of it.
+    pub(crate) fn new(
+        suite: &'static Tls13CipherSuite,
+        secret: OkmBlock,
+        key: (u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, Error> {
+        Ok(Self { half: Half::new(suite, secret, key)?, limit: suite.common.confidentiality_limit })
     }
 
     /// Whether the next record must be a `KeyUpdate`: it is the last that this key may seal.
     pub(crate) fn is_used_up(&self) -> bool {
-        self.key.sequence.saturating_add(1) >= self.limit
+        self.half.sequence.saturating_add(1) >= self.limit
     }
 
-    /// Goes on with another key.
-    pub(crate) fn replace(&mut self, secrets: ConnectionTrafficSecrets, sequence: u64) -> Result<(), Error> {
-        self.key = Key::new(secrets, sequence)?;
-        Ok(())
+    /// Goes on with the next key.
+    pub(crate) fn update(&mut self) -> Result<(), Error> {
+        self.half.update()
     }
 
     /// Seals the plaintext that lies in `record` between header and the last `1 + TAG` bytes.
@@ -74,10 +129,8 @@ impl Sealer {
         let (head, body) = record.split_at_mut(HEADER);
         let (plain, tail) = body.split_at_mut(body.len() - 1 - TAG);
         head.copy_from_slice(&header);
-        let nonce = self.key.nonce()?;
-        self.key
-            .key
-            .seal_in_place_scatter(nonce, Aad::from(header), plain, &[kind.into()], tail)
+        self.half
+            .with(|cipher, nonce| cipher.seal_in_place_scatter(nonce, Aad::from(header), plain, &[kind.into()], tail))?
             .map_err(|_| Error::EncryptError)
     }
 
@@ -87,17 +140,11 @@ impl Sealer {
         let (head, body) = record.split_at_mut(HEADER);
         let (sealed, tail) = body.split_at_mut(body.len() - 1 - TAG);
         head.copy_from_slice(&header);
-        let nonce = self.key.nonce()?;
-        self.key
-            .key
-            .seal_out_of_place_scatter(
-                nonce,
-                Aad::from(header),
-                plain,
-                sealed,
-                &[ContentType::ApplicationData.into()],
-                tail,
-            )
+        let kind = [ContentType::ApplicationData.into()];
+        self.half
+            .with(|cipher, nonce| {
+                cipher.seal_out_of_place_scatter(nonce, Aad::from(header), plain, sealed, &kind, tail)
+            })?
             .map_err(|_| Error::EncryptError)
     }
 
@@ -108,7 +155,7 @@ impl Sealer {
 
     #[cfg(test)]
     pub(crate) fn sealed(&self) -> u64 {
-        self.key.sequence
+        self.half.sequence
     }
 }
 
@@ -122,12 +169,22 @@ fn header_for(record: &[u8]) -> Result<[u8; HEADER], Error> {
 
 /// Opens what we receive.
 pub(crate) struct Opener {
-    key: Key,
+    half: Half,
 }
 
 impl Opener {
-    pub(crate) fn new(secrets: ConnectionTrafficSecrets, sequence: u64) -> Result<Self, Error> {
-        Ok(Self { key: Key::new(secrets, sequence)? })
+    /// As [`Sealer::new`].
+    pub(crate) fn new(
+        suite: &'static Tls13CipherSuite,
+        secret: OkmBlock,
+        key: (u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, Error> {
+        Ok(Self { half: Half::new(suite, secret, key)? })
+    }
+
+    /// Goes on with the next key.
+    pub(crate) fn update(&mut self) -> Result<(), Error> {
+        self.half.update()
     }
 
     /// Opens a whole record in place. Its plaintext begins after the header; type and length are given.
@@ -136,8 +193,10 @@ impl Opener {
     /// As [`alert`] tells the peer.
     pub(crate) fn open_in_place(&mut self, record: &mut [u8]) -> Result<(ContentType, usize), Error> {
         let (header, payload) = split(record)?;
-        let nonce = self.key.nonce()?;
-        let plain = self.key.key.open_in_place(nonce, Aad::from(header), payload).map_err(|_| Error::DecryptError)?;
+        let plain = self
+            .half
+            .with(|cipher, nonce| cipher.open_in_place(nonce, Aad::from(header), payload))?
+            .map_err(|_| Error::DecryptError)?;
         unpad(plain)
     }
 
@@ -148,10 +207,8 @@ impl Opener {
     pub(crate) fn open_into(&mut self, record: &mut [u8], out: &mut [u8]) -> Result<(ContentType, usize), Error> {
         let (header, payload) = split(record)?;
         let (sealed, tag) = payload.split_at(payload.len() - TAG);
-        let nonce = self.key.nonce()?;
-        self.key
-            .key
-            .open_separate_gather(nonce, Aad::from(header), sealed, tag, out)
+        self.half
+            .with(|cipher, nonce| cipher.open_separate_gather(nonce, Aad::from(header), sealed, tag, out))?
             .map_err(|_| Error::DecryptError)?;
         unpad(out)
     }

@@ -6,15 +6,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::crypto::tls13::OkmBlock;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, SupportedCipherSuite, Tls13CipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::{Inbox, Outbox};
 use super::record;
 use super::stream::{Session, TlsStream};
-use super::wire::{Rest, Wire};
+use super::wire::{Agreed, Wire};
 use crate::verifier::{Notes, Verdict};
 
 /// One side of a handshake.
@@ -23,7 +24,8 @@ pub(crate) trait Side: Sized {
     /// See [`UnbufferedClientConnection::process_tls_records`].
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn common(&self) -> &CommonState;
-    fn into_wire(self, inbox: Inbox, outbox: Outbox) -> Result<Wire, Error>;
+    /// What the handshake leaves; `secrets` are the client's and the server's.
+    fn agreed(self, secrets: (OkmBlock, OkmBlock), keeps_ticket: bool) -> Result<Agreed, Error>;
 }
 
 impl Side for UnbufferedClientConnection {
@@ -37,9 +39,15 @@ impl Side for UnbufferedClientConnection {
         self
     }
 
-    fn into_wire(self, inbox: Inbox, outbox: Outbox) -> Result<Wire, Error> {
-        let (secrets, rest) = self.dangerous_into_kernel_connection()?;
-        Wire::new(secrets, Rest::Client(Box::new(rest)), inbox, outbox)
+    fn agreed(self, (client, server): (OkmBlock, OkmBlock), keeps_ticket: bool) -> Result<Agreed, Error> {
+        let (keys, rest) = self.dangerous_into_kernel_connection()?;
+        Ok(Agreed {
+            suite: suite(rest.negotiated_cipher_suite())?,
+            sealing: (client, keys.tx),
+            opening: (server, keys.rx),
+            tickets: keeps_ticket.then(|| Box::new(rest)),
+            is_client: true,
+        })
     }
 }
 
@@ -54,10 +62,20 @@ impl Side for UnbufferedServerConnection {
         self
     }
 
-    fn into_wire(self, inbox: Inbox, outbox: Outbox) -> Result<Wire, Error> {
-        let (secrets, rest) = self.dangerous_into_kernel_connection()?;
-        Wire::new(secrets, Rest::Server(Box::new(rest)), inbox, outbox)
+    fn agreed(self, (client, server): (OkmBlock, OkmBlock), _: bool) -> Result<Agreed, Error> {
+        let (keys, rest) = self.dangerous_into_kernel_connection()?;
+        Ok(Agreed {
+            suite: suite(rest.negotiated_cipher_suite())?,
+            sealing: (server, keys.tx),
+            opening: (client, keys.rx),
+            tickets: None,
+            is_client: false,
+        })
     }
+}
+
+fn suite(suite: SupportedCipherSuite) -> Result<&'static Tls13CipherSuite, Error> {
+    suite.tls13().ok_or_else(|| Error::General("not TLS 1.3".to_owned()))
 }
 
 /// Why there is no stream.
@@ -69,12 +87,19 @@ pub(crate) struct Broken {
     pub(crate) heard: bool,
 }
 
-/// Shakes hands. `judge` is given the connection as rustls leaves it, and what our verifier said. With `hold`, what is to be
-/// sent last leaves with the first write, flush or read of the stream.
+/// What a caller of [`shake_hands`] wants.
+pub(crate) struct Wants {
+    /// What is to be sent last leaves with the first write, flush or read of the stream.
+    pub(crate) hold: bool,
+    /// A client's: the first ticket is kept in its configuration's store.
+    pub(crate) ticket: bool,
+}
+
+/// Shakes hands. `judge` is given the connection as rustls leaves it, and what our verifier said.
 pub(crate) async fn shake_hands<S, C, T>(
     mut io: S,
     mut connection: C,
-    hold: bool,
+    Wants { hold, ticket }: Wants,
     judge: impl FnOnce(&C, Option<Verdict>) -> T,
 ) -> Result<(TlsStream<S>, T), Broken>
 where
@@ -89,14 +114,19 @@ where
     .await;
     let common = connection.common();
     let heard = common.protocol_version().is_some();
-    let Shaking { inbox, outbox, notes: Notes { verdict, server_name }, .. } = shaking;
+    let Shaking { inbox, outbox, notes, .. } = shaking;
+    let Notes { verdict, server_name, client_secret, server_secret } = notes;
     if let Err(error) = done {
         return Err(Broken { error, verdict, heard });
     }
     let session = Session { alpn: common.alpn_protocol().map(Into::into), server_name, kind: common.handshake_kind() };
     let judged = judge(&connection, verdict);
-    let wire =
-        connection.into_wire(inbox, outbox).map_err(|error| Broken { error: invalid(error), verdict: None, heard })?;
+    let wire = client_secret
+        .zip(server_secret)
+        .ok_or_else(|| Error::General("a handshake without secrets".to_owned()))
+        .and_then(|secrets| connection.agreed(secrets, ticket))
+        .and_then(|agreed| Wire::new(agreed, inbox, outbox))
+        .map_err(|error| Broken { error: invalid(error), verdict: None, heard })?;
     Ok((TlsStream::new(io, wire, session), judged))
 }
 
@@ -123,9 +153,8 @@ impl Shaking {
         connection: &mut C,
     ) -> Poll<io::Result<()>> {
         loop {
-            let (step, Notes { verdict, server_name }) = Notes::of(|| self.step(connection));
-            self.notes.verdict = verdict.or(self.notes.verdict.take());
-            self.notes.server_name = server_name.or(self.notes.server_name.take());
+            let (step, notes) = Notes::of(|| self.step(connection));
+            self.notes.add(notes);
             match step {
                 Ok(Next::Step) => {}
                 Ok(Next::Done) => return Poll::Ready(Ok(())),

@@ -4,9 +4,12 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustls::client::ClientConnectionData;
+use rustls::crypto::tls13::OkmBlock;
 use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{AlertDescription, ContentType, Error, ExtractedSecrets, HandshakeType, InvalidMessage, PeerMisbehaved};
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved,
+    Tls13CipherSuite,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffer::{Inbox, Outbox};
@@ -20,12 +23,6 @@ const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const MAX_IDLE: u8 = 32;
 /// Longest message after the handshake: a ticket. Ours have about 1.5 KiB.
 const MAX_MESSAGE: usize = 1 << 16;
-
-/// What rustls keeps of a connection: the secrets from which further keys come, and how to keep a ticket.
-pub(crate) enum Rest {
-    Client(Box<KernelConnection<ClientConnectionData>>),
-    Server(Box<KernelConnection<ServerConnectionData>>),
-}
 
 /// Why nothing is read any more.
 enum End {
@@ -41,7 +38,9 @@ pub(crate) struct Wire {
     pub(super) outbox: Outbox,
     opener: Opener,
     sealer: Sealer,
-    rest: Rest,
+    /// What rustls needs to keep the first ticket; further ones are not kept.
+    tickets: Option<Box<KernelConnection<ClientConnectionData>>>,
+    is_client: bool,
     end: Option<End>,
     /// Part of a message that goes on in the next record.
     message: Vec<u8>,
@@ -50,6 +49,15 @@ pub(crate) struct Wire {
     sent_close: bool,
     /// A writer waits for the peer: readers leave the sending to it, whose waker the socket has.
     writer_waits: bool,
+}
+
+/// What the handshake leaves: for each direction the secret, and the key and number of the next record that came of it.
+pub(crate) struct Agreed {
+    pub(crate) suite: &'static Tls13CipherSuite,
+    pub(crate) sealing: (OkmBlock, (u64, ConnectionTrafficSecrets)),
+    pub(crate) opening: (OkmBlock, (u64, ConnectionTrafficSecrets)),
+    pub(crate) tickets: Option<Box<KernelConnection<ClientConnectionData>>>,
+    pub(crate) is_client: bool,
 }
 
 /// What a look at the records at hand gave.
@@ -63,19 +71,15 @@ enum Look {
 }
 
 impl Wire {
-    pub(super) fn new(secrets: ExtractedSecrets, rest: Rest, inbox: Inbox, outbox: Outbox) -> Result<Self, Error> {
-        let suite = match &rest {
-            Rest::Client(rest) => rest.negotiated_cipher_suite(),
-            Rest::Server(rest) => rest.negotiated_cipher_suite(),
-        };
-        let limit = suite.tls13().map_or(0, |suite| suite.common.confidentiality_limit);
-        let ((sent, sealing), (received, opening)) = (secrets.tx, secrets.rx);
+    pub(super) fn new(agreed: Agreed, inbox: Inbox, outbox: Outbox) -> Result<Self, Error> {
+        let Agreed { suite, sealing, opening, tickets, is_client } = agreed;
         Ok(Self {
             inbox,
             outbox,
-            opener: Opener::new(opening, received)?,
-            sealer: Sealer::new(sealing, sent, limit)?,
-            rest,
+            opener: Opener::new(suite, opening.0, opening.1)?,
+            sealer: Sealer::new(suite, sealing.0, sealing.1)?,
+            tickets,
+            is_client,
             end: None,
             message: Vec::new(),
             idle: 0,
@@ -212,11 +216,7 @@ impl Wire {
         }
         if self.outbox.push_control(&mut self.sealer, ContentType::Handshake, &KEY_UPDATE)? {
             self.owes_key_update = false;
-            let (sequence, secrets) = match &mut self.rest {
-                Rest::Client(rest) => rest.update_tx_secret()?,
-                Rest::Server(rest) => rest.update_tx_secret()?,
-            };
-            self.sealer.replace(secrets, sequence)?;
+            self.sealer.update()?;
         }
         Ok(())
     }
@@ -350,9 +350,12 @@ impl Wire {
     }
 
     fn message(&mut self, kind: HandshakeType, body: &[u8], is_last: bool) -> Result<(), Error> {
-        match (kind, &mut self.rest) {
-            (HandshakeType::NewSessionTicket, Rest::Client(rest)) => rest.handle_new_session_ticket(body),
-            (HandshakeType::KeyUpdate, rest) => {
+        match kind {
+            HandshakeType::NewSessionTicket if self.is_client => match self.tickets.take() {
+                Some(mut tickets) => tickets.handle_new_session_ticket(body),
+                None => Ok(()),
+            },
+            HandshakeType::KeyUpdate => {
                 // Nothing of the old key may follow in the record (RFC 8446 §5.1).
                 if !is_last {
                     return Err(PeerMisbehaved::KeyEpochWithPendingFragment.into());
@@ -362,15 +365,11 @@ impl Wire {
                     [1] => true,
                     _ => return Err(InvalidMessage::InvalidKeyUpdate.into()),
                 };
-                let (sequence, secrets) = match rest {
-                    Rest::Client(rest) => rest.update_rx_secret()?,
-                    Rest::Server(rest) => rest.update_rx_secret()?,
-                };
-                self.opener = Opener::new(secrets, sequence)?;
+                self.opener.update()?;
                 self.owes_key_update |= requested;
                 self.count_idle(PeerMisbehaved::TooManyKeyUpdateRequests)
             }
-            (got_type, _) => Err(Error::InappropriateHandshakeMessage {
+            got_type => Err(Error::InappropriateHandshakeMessage {
                 expect_types: vec![HandshakeType::KeyUpdate, HandshakeType::NewSessionTicket],
                 got_type,
             }),
