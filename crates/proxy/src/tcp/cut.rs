@@ -63,25 +63,19 @@ impl<F: Future + Unpin> Future for Unless<F> {
             return Poll::Ready(None);
         }
         let mut waiting = this.cut.0.waiting.borrow_mut();
-        match this.place {
-            Some(place) => match &mut waiting.wakers[place as usize] {
-                Some(waker) => waker.clone_from(cx.waker()),
-                empty => *empty = Some(cx.waker().clone()),
-            },
-            None => {
-                let waker = Some(cx.waker().clone());
-                let place = match waiting.free.pop() {
-                    Some(place) => {
-                        waiting.wakers[place as usize] = waker;
-                        place
-                    }
-                    None => {
-                        waiting.wakers.push(waker);
-                        (waiting.wakers.len() - 1) as u32
-                    }
-                };
-                this.place = Some(place);
-            }
+        let Waiting { wakers, free } = &mut *waiting;
+        let place = *this.place.get_or_insert_with(|| {
+            free.pop().unwrap_or_else(|| {
+                wakers.push(None);
+                (wakers.len() - 1) as u32
+            })
+        });
+        let waker = &mut wakers[place as usize];
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            let former = waker.replace(cx.waker().clone());
+            // Whatever the former was the last to hold may leave its own place.
+            drop(waiting);
+            drop(former);
         }
         Poll::Pending
     }

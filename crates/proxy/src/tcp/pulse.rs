@@ -110,11 +110,15 @@ impl Place {
     pub(super) fn hear(&self, waker: &Waker) -> Heard {
         let mut state = self.pulse.state.borrow_mut();
         let slot = &mut state.slots[self.index];
-        let new_waker = !slot.waker.as_ref().is_some_and(|known| known.will_wake(waker));
-        if new_waker {
-            slot.waker = Some(waker.clone());
+        let call = std::mem::replace(&mut slot.call, Call::None);
+        if slot.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return Heard { call, new_waker: false };
         }
-        Heard { call: std::mem::replace(&mut slot.call, Call::None), new_waker }
+        let former = slot.waker.replace(waker.clone());
+        // Whatever the former was the last to hold may leave its own place.
+        drop(state);
+        drop(former);
+        Heard { call, new_waker: true }
     }
 
     /// Bytes were moved. To be called once until [`Call::Tell`] has come.
