@@ -12,7 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("veer-load", &[]),
     ("veer-shop", &["veer-core", "veer-load"]),
     ("veer-testkit", &["veer-load", "veer-telemetry"]),
-    ("veer-bench", &["veer-load", "veer-testkit"]),
+    ("veer-bench", &["veer-balance", "veer-core", "veer-load", "veer-testkit"]),
+    ("veer-instructions", &["veer-balance", "veer-core", "veer-http", "veer-route"]),
     // Tests only: there, too, everything runs together.
     ("veer-sim", &["veer-core", "veer-net", "veer-control", "veer-proxy", "veer-identity", "veer-telemetry"]),
     ("veer-route", &["veer-core", "veer-http"]),
