@@ -108,6 +108,7 @@ impl Work {
                 (Peer::Veer, Kind::Growth | Kind::Pick) => &[Plain],
                 (_, Kind::Growth | Kind::Pick) => &[],
                 (Peer::Veer, Kind::Handshakes { .. }) => &[Plain, Classic],
+                (Peer::Veer, _) if self == Self::PairHttp1 => &[Plain, Bytes],
                 (Peer::Direct, Kind::Paced(Rate::Fixed(_))) => &[Plain],
                 (Peer::Direct, Kind::Closed) if single => &[Plain],
                 (Peer::Direct, _) => &[],

@@ -166,7 +166,8 @@ impl Work {
 impl Run {
     /// Adds a figure.
     pub fn set(&mut self, figure: Figure, value: f64) {
-        self.figures.insert(figure, value);
+        // No measurement here is good for more digits.
+        self.figures.insert(figure, format!("{value:.4e}").parse().unwrap_or(value));
     }
 
     /// A figure.
@@ -176,7 +177,9 @@ impl Run {
 
     /// With figures.
     pub fn of(figures: impl IntoIterator<Item = (Figure, f64)>) -> Self {
-        Self { figures: figures.into_iter().collect(), ..Self::default() }
+        let mut run = Self::default();
+        figures.into_iter().for_each(|(figure, value)| run.set(figure, value));
+        run
     }
 }
 

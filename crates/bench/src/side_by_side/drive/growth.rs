@@ -1,4 +1,4 @@
-//! What a proxy costs in a small fleet and in a large one of which it uses the same ten services.
+//! What a proxy costs in a small fleet and, in turn, in a large one of which it uses the same ten services.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,81 +16,102 @@ use crate::side_by_side::process::{Memory, cpu_time, pin_all};
 use crate::side_by_side::programs::Stage;
 use crate::side_by_side::works::Work;
 
-/// Second part of the cluster's addresses.
-const NETWORK: u8 = 81;
+/// Second part of the addresses of the fleet that stays small, and of the other.
+const SMALL: u8 = 81;
+const LARGE: u8 = 82;
 const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 10;
 const USED: usize = 10;
+/// Runs of each, in turn; no fewer.
+const ROUNDS: usize = 5;
 const CONNECTIONS: usize = 6;
 /// For the control plane to take them all in.
 const KNOWN: Duration = Duration::from_secs(180);
+/// Until each service is asked to have been served.
+const FIRST: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(stage: &Stage, effort: Effort) -> anyhow::Result<Run> {
     let endpoints: Vec<_> = (1..=ENDPOINTS).map(|n| format!("127.77.200.{n}")).collect();
     let listen = endpoints.iter().map(|ip| Ok(format!("{ip}:9000").parse()?)).collect::<anyhow::Result<Vec<_>>>()?;
     let _origin = Origin::start(&Work::Growth.shape(), &listen).await?;
-    let mut spec = FleetSpec::new(&stage.veer)?.cluster("bench", NETWORK, 1).visitor("bench");
-    for n in 0..USED {
-        spec = spec.manifest(&format!("bench/used-{n}.yaml"), &service(&format!("used-{n}"), &endpoints));
+    let small = Side::start(SMALL, &endpoints, stage).await?;
+    let large = Side::start(LARGE, &endpoints, stage).await?;
+    // The first round finds what a proxy keeps from then on.
+    small.load(effort).await?;
+    large.load(effort).await?;
+    let before = Memory::of(&[large.proxy])?;
+    enlarge(&large.fleet, large.control).await?;
+    let (mut in_small, mut in_large) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds.max(ROUNDS) {
+        in_small.push(small.load(effort).await?);
+        in_large.push(large.load(effort).await?);
     }
-    let fleet = spec.start().await?;
-    let run: serde_json::Value = serde_json::from_str(&fleet.read(".veer/clusters/bench/run.json")?)?;
-    let pid = |name: &str| run["processes"][name].as_u64().map(|pid| pid as u32).context("no such process");
-    let (proxy, control) = (pid("shop.visitor.proxy")?, pid("control")?);
-    pin_all(proxy, stage.proxy_core)?;
-    // The first round finds what the proxy keeps from then on.
-    load(proxy, effort).await?;
-    let small = median(proxy, effort).await?;
-    let before = Memory::of(&[proxy])?;
-    enlarge(&fleet, control).await?;
-    load(proxy, effort).await?;
-    let large = median(proxy, effort).await?;
-    let after = Memory::of(&[proxy])?;
+    let after = Memory::of(&[large.proxy])?;
+    let (in_small, in_large) = (median(in_small), median(in_large));
     Ok(Run::of([
         (Figure::GrowthMib, mib(after.private) - mib(before.private)),
-        (Figure::SmallCpuUs, small),
-        (Figure::Slowdown, large / small),
+        (Figure::SmallCpuUs, in_small),
+        (Figure::Slowdown, in_large / in_small),
         (Figure::ResidentMib, mib(after.resident)),
     ]))
 }
 
-async fn median(proxy: u32, effort: Effort) -> anyhow::Result<f64> {
-    let mut all = Vec::new();
-    for _ in 0..effort.rounds {
-        all.push(load(proxy, effort).await?);
-    }
-    all.sort_by(f64::total_cmp);
-    Ok(all[all.len() / 2])
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
-/// CPU time per request in µs, all services being used at once.
-async fn load(proxy: u32, effort: Effort) -> anyhow::Result<f64> {
-    let begun = Instant::now();
-    let mut loads = Vec::new();
-    for n in 0..USED {
-        let host = format!("used-{n}.shop.svc.cluster.local");
-        let exchange = Exchange::Http1 { host, path: "/items".to_owned(), upload: 0 };
-        let target = (std::net::Ipv4Addr::new(127, NETWORK, 0, 10), 15001).into();
-        let plan = ClosedPlan { target, connections: CONNECTIONS, exchange, reconnect: false };
-        // Until every service is known, requests for it fail.
-        loop {
-            let load = ClosedLoad::start(plan.clone()).await?;
-            let seen = load.measure(effort.warm_up).await;
-            if seen.summary.failures == 0 && seen.summary.requests > 0 {
-                loads.push(load);
-                break;
-            }
-            ensure!(begun.elapsed() < START, "is not served: {:?}", seen.reasons);
+/// A fleet and its one proxy.
+struct Side {
+    network: u8,
+    fleet: Fleet,
+    proxy: u32,
+    control: u32,
+}
+
+impl Side {
+    async fn start(network: u8, endpoints: &[String], stage: &Stage) -> anyhow::Result<Self> {
+        let mut spec = FleetSpec::new(&stage.veer)?.cluster("bench", network, 1).visitor("bench");
+        for n in 0..USED {
+            spec = spec.manifest(&format!("bench/used-{n}.yaml"), &service(&format!("used-{n}"), endpoints));
         }
+        let fleet = spec.start().await?;
+        let run: serde_json::Value = serde_json::from_str(&fleet.read(".veer/clusters/bench/run.json")?)?;
+        let pid = |name: &str| run["processes"][name].as_u64().map(|pid| pid as u32).context("no such process");
+        let (proxy, control) = (pid("shop.visitor.proxy")?, pid("control")?);
+        pin_all(proxy, stage.proxy_core)?;
+        Ok(Self { network, fleet, proxy, control })
     }
-    let before = cpu_time(&[proxy])?;
-    loads.iter().for_each(|load| drop(load.take()));
-    tokio::time::sleep(effort.span).await;
-    let measured: Vec<_> = loads.iter().map(ClosedLoad::take).collect();
-    let spent = cpu_time(&[proxy])? - before;
-    let served: u64 = measured.iter().map(|(summary, _)| summary.requests - summary.failures).sum();
-    ensure!(served > 0, "nothing was served");
-    Ok(1e6 * spent.as_secs_f64() / served as f64)
+
+    /// CPU time per request in µs, all services being used at once.
+    async fn load(&self, effort: Effort) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let mut loads = Vec::new();
+        for n in 0..USED {
+            let host = format!("used-{n}.shop.svc.cluster.local");
+            let exchange = Exchange::Http1 { host, path: "/items".to_owned(), upload: 0 };
+            let target = (std::net::Ipv4Addr::new(127, self.network, 0, 10), 15001).into();
+            let plan = ClosedPlan { target, connections: CONNECTIONS, exchange, reconnect: false };
+            // Until every service is known, requests for it fail.
+            loop {
+                let load = ClosedLoad::start(plan.clone()).await?;
+                let seen = load.measure(FIRST).await;
+                if seen.summary.failures == 0 && seen.summary.requests > 0 {
+                    loads.push(load);
+                    break;
+                }
+                ensure!(begun.elapsed() < START, "is not served: {:?}", seen.reasons);
+            }
+        }
+        let before = cpu_time(&[self.proxy])?;
+        loads.iter().for_each(|load| drop(load.take()));
+        tokio::time::sleep(effort.span).await;
+        let measured: Vec<_> = loads.iter().map(ClosedLoad::take).collect();
+        let spent = cpu_time(&[self.proxy])? - before;
+        let served: u64 = measured.iter().map(|(summary, _)| summary.requests - summary.failures).sum();
+        ensure!(served > 0, "nothing was served");
+        Ok(1e6 * spent.as_secs_f64() / served as f64)
+    }
 }
 
 /// Adds all other services, and waits until the control plane has taken them in and is quiet again.

@@ -24,13 +24,16 @@ const PORT: u16 = 8080;
 
 /// Starts the clusters for a work.
 pub async fn start(contender: Contender, work: Work, stage: &Stage) -> anyhow::Result<Running> {
-    let shape = work.shape();
+    let mut shape = work.shape();
+    if contender.variant == Variant::Bytes {
+        shape.spoken = Spoken::Tcp;
+    }
     if contender.variant == Variant::Hop {
         return through_gateway(&shape, stage).await;
     }
     // Two ways of one work run at the same time.
     let (network, application) = match contender.variant {
-        Variant::Classic => (FAR_NETWORK, FAR_APPLICATION),
+        Variant::Classic | Variant::Bytes => (FAR_NETWORK, FAR_APPLICATION),
         _ => (NETWORK, APPLICATION),
     };
     let spec = FleetSpec::new(&stage.veer)?.cluster(CLUSTER, network, 1);
@@ -50,7 +53,7 @@ pub async fn start(contender: Contender, work: Work, stage: &Stage) -> anyhow::R
         // for the others.
         (Row::Pair, Spoken::Tcp) => {
             let virtual_address = address(network, 0, 99, CAPTURED);
-            let spec = callee(spec).manifest("bench/visitor.yaml", CAPTURING_VISITOR).manifest(
+            let spec = callee(spec).manifest("bench/visitor.yaml", &capturing_visitor(visitor.ip())).manifest(
                 "bench/virtual.yaml",
                 &format!(
                     "apiVersion: v1\nkind: Service\nmetadata: {{ name: virtual, namespace: shop }}\n\
@@ -111,11 +114,15 @@ fn pinned(fleet: &Fleet, cluster: &str, names: &[&str], part: Part, stage: &Stag
     Ok(parts)
 }
 
-const CAPTURING_VISITOR: &str = "apiVersion: veer.dev/v1alpha1
+fn capturing_visitor(address: std::net::IpAddr) -> String {
+    format!(
+        "apiVersion: veer.dev/v1alpha1
 kind: Workload
-metadata: { name: visitor, namespace: shop, annotations: { veer.dev/capture: \"true\" } }
-spec: { address: 127.78.0.10, serviceAccount: visitor }
-";
+metadata: {{ name: visitor, namespace: shop, annotations: {{ veer.dev/capture: \"true\" }} }}
+spec: {{ address: {address}, serviceAccount: visitor }}
+"
+    )
+}
 
 fn protocol(shape: &Shape) -> &'static str {
     match shape.spoken {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, Settings};
-use crate::side_by_side::contenders::{Contender, Peer};
+use crate::side_by_side::contenders::{Contender, Peer, Variant};
 use crate::side_by_side::figures::Figure;
 use crate::side_by_side::goals::Verdict;
 use crate::side_by_side::machine::Machine;
@@ -160,17 +160,17 @@ pub(super) fn summary(report: &Report) -> String {
     let none = || "–".to_owned();
     for work in report.works() {
         let main = work.main_figure();
-        let of = |peer| report.best(work, |contender: Contender| contender.peer == peer);
+        let of = |peer| report.median(work, Contender { peer, variant: Variant::Plain }, main);
         let verdicts = report.verdicts(work);
         let met = verdicts.iter().filter(|verdict| verdict.met == Some(true)).count();
         let rival = report.best(work, Contender::is_rival);
         rows.push(vec![
             capital(work.shape().title),
             main.title().to_owned(),
-            of(Peer::Veer).map_or_else(none, |(_, value)| main.text(value)),
+            of(Peer::Veer).map_or_else(none, |value| main.text(value)),
             rival.map_or_else(none, |(_, value)| main.text(value)),
             rival.map_or_else(String::new, |(contender, _)| contender.title()),
-            of(Peer::Floor).map_or_else(none, |(_, value)| main.text(value)),
+            of(Peer::Floor).map_or_else(none, |value| main.text(value)),
             format!("{met} of {} met", verdicts.len()),
         ]);
     }

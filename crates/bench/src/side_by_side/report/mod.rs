@@ -39,7 +39,7 @@ struct Entry {
 }
 
 /// Everything.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Report {
     machine: Machine,
     versions: Vec<String>,
@@ -108,13 +108,25 @@ impl Report {
     /// When the folder cannot be written to.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("side-by-side.json"), serde_json::to_string_pretty(self)? + "\n")?;
+        std::fs::write(folder.join("side-by-side.json"), self.json()?)?;
         std::fs::write(folder.join("side-by-side.md"), markdown::report(self))?;
         std::fs::write(folder.join("summary.md"), markdown::summary(self))?;
         for family in self.families() {
             std::fs::write(folder.join(family.picture()), chart::of_family(self, family))?;
         }
         Ok(())
+    }
+
+    /// An entry a line.
+    fn json(&self) -> anyhow::Result<String> {
+        let entries: Vec<String> = self.entries.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        Ok(format!(
+            "{{\"machine\": {},\n\"versions\": {},\n\"settings\": {},\n\"entries\": [\n{}\n]}}\n",
+            serde_json::to_string(&self.machine)?,
+            serde_json::to_string(&self.versions)?,
+            serde_json::to_string(&self.settings)?,
+            entries.join(",\n")
+        ))
     }
 
     fn works(&self) -> impl Iterator<Item = Work> {
@@ -210,6 +222,8 @@ mod tests {
                 report.add(Work::Http1, contender, Ok(Run::of([(Figure::PerCpuSecond, figure)])));
             }
         }
+        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        assert_eq!(json["entries"][1]["runs"][1]["figures"]["per-cpu-second"], 150_000.0);
         let table = report.table(Work::Http1);
         let veer = table.lines().find(|line| line.starts_with("| Veer")).unwrap();
         let cells: Vec<&str> = veer.split('|').map(str::trim).collect();
