@@ -24,6 +24,7 @@ use crate::outbound;
 use crate::pool::{Event, Key, Pools};
 use crate::process::Process;
 use crate::recent::Recent;
+use crate::tcp::{Cut, Unless};
 use crate::upkeep;
 
 /// What a worker is asked from outside its thread.
@@ -53,6 +54,8 @@ pub struct Worker {
     /// Where requests and connections are counted that are for no service.
     no_service: OnceCell<Edge>,
     open: Rc<Open>,
+    /// Fired at the end of the drain.
+    cut: Cut,
 }
 
 impl Worker {
@@ -77,6 +80,7 @@ impl Worker {
                 recent,
                 no_service: OnceCell::new(),
                 open: Rc::default(),
+                cut: Cut::default(),
                 process,
             }
         })
@@ -141,16 +145,8 @@ impl Worker {
     }
 
     /// Runs a relay to its end, but not beyond the drain's. `None` when it was cut.
-    pub async fn until_drained<F: Future>(&self, relaying: F) -> Option<F::Output> {
-        let over = async {
-            let deadline = self.drain.started().await;
-            tokio::time::sleep_until(deadline).await;
-        };
-        tokio::select! {
-            biased;
-            done = relaying => Some(done),
-            () = over => None,
-        }
+    pub fn until_drained<F: Future + Unpin>(&self, relaying: F) -> Unless<F> {
+        self.cut.unless(relaying)
     }
 
     /// A connection was refused before anything is known of its edge.
@@ -208,6 +204,7 @@ impl Worker {
         // Nothing new; what is open is told to end, and has until the deadline.
         self.connections.drain();
         let _ = tokio::time::timeout_at(deadline, self.all_closed()).await;
+        self.cut.fire();
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod demo;
+mod memory;
 mod processes;
 mod supervise;
 mod table;
@@ -227,8 +228,14 @@ async fn run(verb: Verb) -> anyhow::Result<bool> {
         }
         Verb::Stop { target, what } => processes::stop(&target, &what)?,
         Verb::Start { target, what } => processes::start(&target, &what)?,
-        Verb::Proxy(arguments) => processes::proxy(arguments).await?,
-        Verb::Gateway(arguments) => processes::gateway(arguments).await?,
+        Verb::Proxy(arguments) => {
+            tokio::task::spawn_local(memory::settle());
+            processes::proxy(arguments).await?;
+        }
+        Verb::Gateway(arguments) => {
+            tokio::task::spawn_local(memory::settle());
+            processes::gateway(arguments).await?;
+        }
         Verb::Control(arguments) => processes::control(arguments).await?,
         Verb::Capture(arguments) => processes::capture(&arguments)?,
         Verb::Load(arguments) => return arguments.run().await,

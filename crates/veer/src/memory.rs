@@ -1,0 +1,138 @@
+//! Memory of a process that has started and now runs for long.
+
+use std::io;
+use std::time::Duration;
+
+/// How long a process starts: certificates are there, listeners are open, the first configuration has come.
+const STARTED: Duration = Duration::from_secs(2);
+
+/// Lets go, once, what only the start needed of the program's own pages: command line, file formats, making of
+/// certificates. Linux maps 64 KiB around every first use of a page, so that after a start most of the program is mapped
+/// though a tenth of it is in use; what is used again is mapped again, without reading the disk.
+pub async fn settle() {
+    tokio::time::sleep(STARTED).await;
+    match release_program() {
+        Ok(kib) => tracing::debug!(kib, "let go pages that the start needed"),
+        Err(error) => tracing::debug!(%error, "could not let go pages that the start needed"),
+    }
+}
+
+/// Unmaps the pages of program and libraries that nobody has written to. Says how many KiB were there.
+fn release_program() -> io::Result<usize> {
+    let all = std::fs::read_to_string("/proc/self/smaps")?;
+    let mut released = 0;
+    for mapping in mappings(&all).filter(Mapping::is_untouched_program) {
+        release(&mapping)?;
+        released += mapping.resident;
+    }
+    Ok(released)
+}
+
+#[allow(unsafe_code)]
+fn release(mapping: &Mapping<'_>) -> io::Result<()> {
+    let start = std::ptr::with_exposed_provenance_mut(mapping.start);
+    // SAFETY: a private mapping of a file, without write permission, of which no page was ever written to: the next access
+    // finds the same bytes in the file, as it does when the kernel itself drops such pages.
+    unsafe { rustix::mm::madvise(start, mapping.end - mapping.start, rustix::mm::Advice::LinuxDontNeed) }?;
+    Ok(())
+}
+
+/// One entry of `/proc/self/smaps` (proc_pid_smaps(5)).
+#[derive(Debug, PartialEq)]
+struct Mapping<'a> {
+    start: usize,
+    end: usize,
+    permissions: &'a str,
+    path: &'a str,
+    /// In KiB.
+    resident: usize,
+    /// Pages of its own, in KiB: those that were written to.
+    anonymous: usize,
+}
+
+impl Mapping<'_> {
+    fn is_untouched_program(&self) -> bool {
+        matches!(self.permissions, "r-xp" | "r--p") && self.path.starts_with('/') && self.anonymous == 0
+    }
+}
+
+fn mappings(smaps: &str) -> impl Iterator<Item = Mapping<'_>> {
+    let mut lines = smaps.lines().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let Some(mut mapping) = head(lines.next()?) else { continue };
+            let mut complete = false;
+            while let Some((name, value)) =
+                lines.peek().filter(|line| head(line).is_none()).and_then(|l| l.split_once(':'))
+            {
+                let kib = value.trim().strip_suffix(" kB").and_then(|kib| kib.parse().ok());
+                match (name, kib) {
+                    ("Rss", Some(kib)) => mapping.resident = kib,
+                    ("Anonymous", Some(kib)) => (mapping.anonymous, complete) = (kib, true),
+                    _ => {}
+                }
+                lines.next();
+            }
+            // One whose written pages are not told is not to be touched.
+            if complete {
+                return Some(mapping);
+            }
+        }
+    })
+}
+
+fn head(line: &str) -> Option<Mapping<'_>> {
+    let mut words = line.split_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let permissions = words.next().filter(|word| word.len() == 4)?;
+    Some(Mapping {
+        start: usize::from_str_radix(start, 16).ok()?,
+        end: usize::from_str_radix(end, 16).ok()?,
+        permissions,
+        path: words.nth(3).unwrap_or_default(),
+        resident: 0,
+        anonymous: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_pages_are_left_alone() {
+        let smaps = "\
+55d000-55e000 r--p 00000000 fe:00 123   /usr/bin/veer
+Size:                  4 kB
+Rss:                   4 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+55e000-560000 r-xp 00001000 fe:00 123   /usr/bin/veer
+Rss:                   8 kB
+Anonymous:             0 kB
+560000-561000 r--p 00003000 fe:00 123   /usr/bin/veer
+Rss:                   4 kB
+Anonymous:             4 kB
+561000-562000 rw-p 00004000 fe:00 123   /usr/bin/veer
+Rss:                   4 kB
+Anonymous:             0 kB
+562000-563000 r-xp 00000000 00:00 0     [vdso]
+Rss:                   4 kB
+Anonymous:             0 kB
+563000-564000 r-xp 00000000 fe:00 124   /usr/lib/of-another-kernel.so
+Rss:                   4 kB
+";
+        let all: Vec<_> = mappings(smaps).collect();
+        assert_eq!(all.len(), 5);
+        let released: Vec<_> = all.iter().filter(|one| one.is_untouched_program()).map(|one| one.start).collect();
+        assert_eq!(released, [0x55d000, 0x55e000]);
+        assert_eq!(all[1].resident, 8);
+    }
+
+    #[test]
+    fn the_program_goes_on() {
+        let before = format!("{:?}", "text".parse::<f64>());
+        assert!(release_program().unwrap() > 0);
+        assert_eq!(format!("{:?}", "text".parse::<f64>()), before);
+    }
+}
