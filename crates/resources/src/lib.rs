@@ -18,6 +18,7 @@ mod positions;
 mod suggest;
 pub mod types;
 mod validate;
+mod written;
 
 pub use cidr::Cidr;
 pub use diagnostic::{Diagnostic, Location, Severity};

@@ -23,13 +23,13 @@ const MAX_SYNTAX_ERRORS: usize = 100;
 pub(crate) type Pos = (u32, u32);
 
 /// A value and its place: its own beginning, or that of its key when it begins on a later line.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub at: Pos,
     pub value: Value,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Scalar(Scalar, Arc<str>),
     List(Vec<Node>),
@@ -44,7 +44,7 @@ pub(crate) enum Scalar {
     Text,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Key {
     pub text: Arc<str>,
     pub at: Pos,

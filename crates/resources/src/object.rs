@@ -6,6 +6,7 @@ use std::sync::Arc;
 use veer_core::ObjectName;
 
 use crate::diagnostic::{Diagnostic, Location};
+use crate::node::Node;
 use crate::positions::Positions;
 use crate::types::*;
 
@@ -22,6 +23,8 @@ pub struct Object {
     /// nobody until it is mended, and a Namespace whose mTLS mode could not be read is strict.
     pub failed_closed: bool,
     pub(crate) positions: Positions,
+    /// Metadata and spec as they are written, for kinds whose status is shown beside them.
+    pub(crate) written: Option<Arc<Node>>,
 }
 
 impl Object {
@@ -33,7 +36,14 @@ impl Object {
             at: Location::default(),
             failed_closed: false,
             positions: Positions::default(),
+            written: None,
         }
+    }
+
+    /// `metadata` and `spec` as they are written, as one JSON object; `None` for kinds without a status and for objects that
+    /// stand in no file.
+    pub fn written_json(&self) -> Option<String> {
+        self.written.as_ref().map(|node| node.to_json(&["metadata", "spec"]))
     }
 
     /// `namespace/name`; the namespace of objects that live in none is empty.
@@ -103,6 +113,18 @@ pub enum Kind {
     GrpcRoute(Arc<GrpcRouteSpec>),
     /// `gateway.networking.k8s.io` TCPRoute
     TcpRoute(Arc<TcpRouteSpec>),
+    /// `gateway.networking.k8s.io` Gateway
+    Gateway(Arc<GatewaySpec>),
+    /// `gateway.networking.k8s.io` GatewayClass
+    GatewayClass(Arc<GatewayClassSpec>),
+    /// `gateway.networking.k8s.io` ListenerSet
+    ListenerSet(Arc<ListenerSetSpec>),
+    /// `gateway.networking.k8s.io` TLSRoute
+    TlsRoute(Arc<TlsRouteSpec>),
+    /// `gateway.networking.k8s.io` UDPRoute
+    UdpRoute(Arc<UdpRouteSpec>),
+    /// `v1` Secret
+    Secret(Arc<Secret>),
     /// `gateway.networking.k8s.io` ReferenceGrant
     ReferenceGrant(Arc<ReferenceGrantSpec>),
     /// `veer.dev/v1alpha1` Workload
@@ -127,6 +149,12 @@ impl Kind {
             Kind::HttpRoute(_) => KindName::HttpRoute,
             Kind::GrpcRoute(_) => KindName::GrpcRoute,
             Kind::TcpRoute(_) => KindName::TcpRoute,
+            Kind::Gateway(_) => KindName::Gateway,
+            Kind::GatewayClass(_) => KindName::GatewayClass,
+            Kind::ListenerSet(_) => KindName::ListenerSet,
+            Kind::TlsRoute(_) => KindName::TlsRoute,
+            Kind::UdpRoute(_) => KindName::UdpRoute,
+            Kind::Secret(_) => KindName::Secret,
             Kind::ReferenceGrant(_) => KindName::ReferenceGrant,
             Kind::Workload(_) => KindName::Workload,
             Kind::Link(_) => KindName::Link,
@@ -148,6 +176,12 @@ pub enum KindName {
     HttpRoute,
     GrpcRoute,
     TcpRoute,
+    Gateway,
+    GatewayClass,
+    ListenerSet,
+    TlsRoute,
+    UdpRoute,
+    Secret,
     ReferenceGrant,
     Workload,
     Link,
@@ -157,7 +191,7 @@ pub enum KindName {
 
 impl KindName {
     /// All kinds that are read.
-    pub const ALL: [KindName; 13] = [
+    pub const ALL: [KindName; 19] = [
         KindName::Namespace,
         KindName::Service,
         KindName::EndpointSlice,
@@ -166,6 +200,12 @@ impl KindName {
         KindName::HttpRoute,
         KindName::GrpcRoute,
         KindName::TcpRoute,
+        KindName::Gateway,
+        KindName::GatewayClass,
+        KindName::ListenerSet,
+        KindName::TlsRoute,
+        KindName::UdpRoute,
+        KindName::Secret,
         KindName::ReferenceGrant,
         KindName::Workload,
         KindName::Link,
@@ -184,6 +224,12 @@ impl KindName {
             KindName::HttpRoute => "HTTPRoute",
             KindName::GrpcRoute => "GRPCRoute",
             KindName::TcpRoute => "TCPRoute",
+            KindName::Gateway => "Gateway",
+            KindName::GatewayClass => "GatewayClass",
+            KindName::ListenerSet => "ListenerSet",
+            KindName::TlsRoute => "TLSRoute",
+            KindName::UdpRoute => "UDPRoute",
+            KindName::Secret => "Secret",
             KindName::ReferenceGrant => "ReferenceGrant",
             KindName::Workload => "Workload",
             KindName::Link => "Link",
@@ -195,12 +241,18 @@ impl KindName {
     /// API group; empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
-            KindName::Namespace | KindName::Service => "",
+            KindName::Namespace | KindName::Service | KindName::Secret => "",
             KindName::EndpointSlice => "discovery.k8s.io",
             KindName::ServiceExport | KindName::ServiceImport => "multicluster.x-k8s.io",
-            KindName::HttpRoute | KindName::GrpcRoute | KindName::TcpRoute | KindName::ReferenceGrant => {
-                "gateway.networking.k8s.io"
-            }
+            KindName::HttpRoute
+            | KindName::GrpcRoute
+            | KindName::TcpRoute
+            | KindName::TlsRoute
+            | KindName::UdpRoute
+            | KindName::Gateway
+            | KindName::GatewayClass
+            | KindName::ListenerSet
+            | KindName::ReferenceGrant => "gateway.networking.k8s.io",
             KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => "veer.dev",
         }
     }
@@ -208,9 +260,14 @@ impl KindName {
     /// Versions that are read, the preferred one first.
     pub fn versions(self) -> &'static [&'static str] {
         match self {
-            KindName::Namespace | KindName::Service | KindName::EndpointSlice => &["v1"],
+            KindName::Namespace | KindName::Service | KindName::EndpointSlice | KindName::Secret => &["v1"],
             KindName::ServiceExport | KindName::ServiceImport => &["v1beta1", "v1alpha1"],
-            KindName::HttpRoute | KindName::ReferenceGrant => &["v1", "v1beta1"],
+            KindName::HttpRoute | KindName::ReferenceGrant | KindName::Gateway | KindName::GatewayClass => {
+                &["v1", "v1beta1"]
+            }
+            KindName::ListenerSet => &["v1"],
+            KindName::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+            KindName::UdpRoute => &["v1", "v1alpha2"],
             KindName::GrpcRoute => &["v1", "v1alpha2"],
             KindName::TcpRoute => &["v1", "v1alpha2"],
             KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => {
@@ -229,7 +286,22 @@ impl KindName {
 
     /// Whether objects of the kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, KindName::Namespace | KindName::Link)
+        !matches!(self, KindName::Namespace | KindName::Link | KindName::GatewayClass)
+    }
+
+    /// Whether Veer writes a status for objects of the kind.
+    pub fn has_status(self) -> bool {
+        matches!(
+            self,
+            KindName::Gateway
+                | KindName::GatewayClass
+                | KindName::ListenerSet
+                | KindName::HttpRoute
+                | KindName::GrpcRoute
+                | KindName::TlsRoute
+                | KindName::TcpRoute
+                | KindName::UdpRoute
+        )
     }
 
     /// Whether losing objects of the kind is losing a user's intent (see [`Object::is_intent`]).
@@ -241,6 +313,12 @@ impl KindName {
                 | KindName::HttpRoute
                 | KindName::GrpcRoute
                 | KindName::TcpRoute
+                | KindName::TlsRoute
+                | KindName::UdpRoute
+                | KindName::Gateway
+                | KindName::GatewayClass
+                | KindName::ListenerSet
+                | KindName::Secret
                 | KindName::ReferenceGrant
                 | KindName::Link
                 | KindName::TrafficPolicy

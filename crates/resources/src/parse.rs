@@ -1,6 +1,9 @@
 //! One file: documents, dispatch by kind, and everything that is wrong with each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use base64::Engine as _;
 
 use crate::decode::{Cx, Decode};
 use crate::diagnostic::{Diagnostic, Location};
@@ -216,6 +219,7 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
     let mut known = vec!["apiVersion", "kind", "metadata", "status"];
     known.extend(match kind {
         KindName::EndpointSlice => ["addressType", "endpoints", "ports"].as_slice(),
+        KindName::Secret => ["type", "data", "stringData", "immutable"].as_slice(),
         _ => ["spec"].as_slice(),
     });
     for (key, _) in cx.entries(root)? {
@@ -239,6 +243,12 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::HttpRoute => spec(&mut cx, root).map(Kind::HttpRoute),
         KindName::GrpcRoute => spec(&mut cx, root).map(Kind::GrpcRoute),
         KindName::TcpRoute => spec(&mut cx, root).map(Kind::TcpRoute),
+        KindName::TlsRoute => spec(&mut cx, root).map(Kind::TlsRoute),
+        KindName::UdpRoute => spec(&mut cx, root).map(Kind::UdpRoute),
+        KindName::Gateway => spec(&mut cx, root).map(Kind::Gateway),
+        KindName::GatewayClass => spec(&mut cx, root).map(Kind::GatewayClass),
+        KindName::ListenerSet => spec(&mut cx, root).map(Kind::ListenerSet),
+        KindName::Secret => read_secret(&mut cx, root),
         KindName::ReferenceGrant => spec(&mut cx, root).map(Kind::ReferenceGrant),
         KindName::Workload => spec(&mut cx, root).map(Kind::Workload),
         KindName::Link => spec(&mut cx, root).map(Kind::Link),
@@ -250,7 +260,8 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
     let location = Location { file: Arc::clone(file), line: at.0, column: at.1 };
     let positions = Positions::of(root);
     validate::scope(kind, &mut meta, &location, &positions, out);
-    let object = Object { meta: Arc::new(meta), kind: typed?, at: location, failed_closed: false, positions };
+    let written = kind.has_status().then(|| Arc::new(root.clone()));
+    let object = Object { meta: Arc::new(meta), kind: typed?, at: location, failed_closed: false, positions, written };
     validate::object(&object, &failed, out);
     Some(object)
 }
@@ -280,6 +291,39 @@ fn read_slice(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
     let fields = entries.iter().filter(|(key, _)| own(&key.text)).cloned().collect();
     let slice = EndpointSlice::decode(&Node { at: root.at, value: Value::Map(fields) }, cx)?;
     Some(Kind::EndpointSlice(Arc::new(slice)))
+}
+
+/// A Secret keeps its fields beside `metadata`. Values of Secrets that hold no certificate are not looked at, so that no file of
+/// somebody else's secrets is kept in memory, or refused.
+fn read_secret(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
+    let secret_type = root.get("type").and_then(Node::text).cloned().unwrap_or_else(|| "Opaque".into());
+    let mut secret = Secret { secret_type, data: BTreeMap::new() };
+    if &*secret.secret_type != TLS_SECRET {
+        return Some(Kind::Secret(Arc::new(secret)));
+    }
+    let section = |key: &str| match root.get(key).map(|node| &node.value) {
+        Some(Value::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    for (key, node) in section("data") {
+        // The value itself is never told.
+        let Some(encoded) = node.text() else { continue };
+        let encoded: String = encoded.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok();
+        match decoded.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            Some(text) => drop(secret.data.insert(Arc::clone(&key.text), text.into())),
+            None => {
+                let reason = format!("data.{}: is not base64 of a text", clip(&key.text));
+                cx.error("V0045", node.at, reason, "encode the file with `base64`, or write it under stringData");
+            }
+        }
+    }
+    for (key, node) in section("stringData") {
+        if let Some(text) = node.text() {
+            secret.data.insert(Arc::clone(&key.text), Arc::clone(text));
+        }
+    }
+    Some(Kind::Secret(Arc::new(secret)))
 }
 
 /// What stands in for a document with errors where leaving it out would open a door.
@@ -320,7 +364,7 @@ fn fail_closed(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, obje
         }
     };
     let at = Location { file: Arc::clone(file), line: at.0, column: at.1 };
-    Some(Object { meta, kind, at, failed_closed: true, positions: Positions::of(root) })
+    Some(Object { meta, kind, at, failed_closed: true, positions: Positions::of(root), written: None })
 }
 
 fn read_fleet(file: &Arc<str>, document: &Document, out: &mut Vec<Diagnostic>) -> Option<Fleet> {

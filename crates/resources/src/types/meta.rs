@@ -45,9 +45,11 @@ manifest! {
         pub annotations: Labels = "annotations",
         /// When it was made (RFC 3339), when somebody knows.
         pub creation_timestamp: Option<Arc<str>> = "creationTimestamp",
+        /// Counts changes of the spec, when somebody counts them: what a status is about.
+        pub generation: Option<u32> = "generation",
     }
     ignored [
-        "uid", "resourceVersion", "generation", "generateName", "selfLink", "managedFields", "ownerReferences", "finalizers",
+        "uid", "resourceVersion", "generateName", "selfLink", "managedFields", "ownerReferences", "finalizers",
         "deletionTimestamp", "deletionGracePeriodSeconds",
     ]
 }

@@ -2,6 +2,7 @@
 //! knows and Veer does not act on are accepted in silence; fields that nobody knows are reported.
 
 mod fleet;
+mod gateway;
 mod meta;
 mod policy;
 mod route;
@@ -9,6 +10,7 @@ mod service;
 mod workload;
 
 pub use fleet::*;
+pub use gateway::*;
 pub use meta::*;
 pub use policy::*;
 pub use route::*;

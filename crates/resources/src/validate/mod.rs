@@ -14,6 +14,7 @@ use crate::suggest::nearest;
 use crate::types::*;
 
 pub(crate) mod fleet;
+mod gateway;
 mod grammar;
 mod own;
 mod route;
@@ -54,6 +55,12 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::HttpRoute(spec) => route::http(&mut check, spec),
         Kind::GrpcRoute(spec) => route::grpc(&mut check, spec),
         Kind::TcpRoute(spec) => route::tcp(&mut check, spec),
+        Kind::TlsRoute(spec) => route::tls(&mut check, spec),
+        Kind::UdpRoute(spec) => route::udp(&mut check, spec),
+        Kind::Gateway(spec) => gateway::gateway(&mut check, spec),
+        Kind::GatewayClass(spec) => gateway::class(&mut check, &object.meta, spec),
+        Kind::ListenerSet(spec) => gateway::set(&mut check, spec),
+        Kind::Secret(spec) => gateway::secret(&mut check, spec),
         Kind::ReferenceGrant(spec) => route::grant(&mut check, spec),
         Kind::Workload(spec) => own::workload(&mut check, spec),
         Kind::Link(spec) => own::link(&mut check, spec),

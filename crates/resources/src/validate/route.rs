@@ -63,6 +63,25 @@ pub(super) fn tcp(check: &mut Check<'_>, spec: &TcpRouteSpec) {
     }
 }
 
+pub(super) fn tls(check: &mut Check<'_>, spec: &TlsRouteSpec) {
+    parents(check, &spec.parent_refs, &spec.hostnames);
+    bounded(check, "spec.rules", spec.rules.len(), 1);
+    if check.is_empty("spec.hostnames", &spec.hostnames) {
+        check.warning("V0036", "spec.hostnames", "Kubernetes would ask for at least one", "write the server names");
+    }
+    for (index, rule) in spec.rules.iter().enumerate() {
+        backends(check, &format!("spec.rules[{index}]"), &rule.backend_refs, false, false);
+    }
+}
+
+pub(super) fn udp(check: &mut Check<'_>, spec: &UdpRouteSpec) {
+    parents(check, &spec.parent_refs, &[]);
+    bounded(check, "spec.rules", spec.rules.len(), 1);
+    for (index, rule) in spec.rules.iter().enumerate() {
+        backends(check, &format!("spec.rules[{index}]"), &rule.backend_refs, false, false);
+    }
+}
+
 pub(super) fn grant(check: &mut Check<'_>, spec: &ReferenceGrantSpec) {
     for (index, from) in spec.from.iter().enumerate() {
         check.label(&format!("spec.from[{index}].namespace"), &from.namespace);

@@ -57,6 +57,14 @@ pub fn check_set(objects: &[Object]) -> Vec<Diagnostic> {
                 let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
                 index.route(object, &spec.parent_refs, rules, &mut out);
             }
+            Kind::TlsRoute(spec) => {
+                let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
+                index.route(object, &spec.parent_refs, rules, &mut out);
+            }
+            Kind::UdpRoute(spec) => {
+                let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
+                index.route(object, &spec.parent_refs, rules, &mut out);
+            }
             Kind::TcpRoute(spec) => {
                 let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
                 index.route(object, &spec.parent_refs, rules, &mut out);
