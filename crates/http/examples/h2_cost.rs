@@ -123,7 +123,6 @@ fn large(ends: &mut Ends) {
         let start = now();
         while let Some(event) = ends.server.receive(&mut ends.to_server).expect("a peer of our own") {
             if let Event::Request { id, head, .. } = event {
-                ends.server.recycle(head.fields);
                 ends.server.respond(id, &ends.ok, false);
                 body = ends.large.clone();
                 ends.server.data(id, &mut body, true);
@@ -135,7 +134,7 @@ fn large(ends: &mut Ends) {
             let start = now();
             while let Some(event) = ends.client.receive(&mut ends.to_client).expect("a peer of our own") {
                 match event {
-                    Event::Response { head, .. } => ends.client.recycle(head.fields),
+                    Event::Response { head, .. } => drop(head),
                     Event::Data { id, flow, end, .. } => {
                         ends.client.release(id, flow);
                         if end {
@@ -187,7 +186,6 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
         let id = match event {
             Event::Request { id, head, end } => {
                 ends.server.set_state(id, 1);
-                ends.server.recycle(head.fields);
                 if !end {
                     continue;
                 }
@@ -215,7 +213,6 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
     while let Some(event) = ends.client.receive(&mut ends.to_client).expect("a peer of our own") {
         let done = match event {
             Event::Response { head, .. } => {
-                ends.client.recycle(head.fields);
                 continue;
             }
             Event::Data { id, flow, end, .. } => {
@@ -225,10 +222,7 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
                 }
                 id
             }
-            Event::Trailers { id, fields } => {
-                ends.client.recycle(fields);
-                id
-            }
+            Event::Trailers { id, fields } => id,
             _ => continue,
         };
         assert!(ends.client.forget(done).is_some());

@@ -55,7 +55,6 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 fn react(connection: &mut Connection<Left>, event: Event) {
     match event {
         Event::Request { id, head, end } => {
-            connection.recycle(head.fields);
             if end {
                 answer(connection, id);
             }

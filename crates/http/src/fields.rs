@@ -1,6 +1,7 @@
 //! A section of fields: one buffer of bytes, and a list of where in it names and values are.
 
 mod lines;
+mod rooms;
 
 use std::fmt;
 
@@ -56,6 +57,11 @@ impl Fields {
         Self { text: Vec::with_capacity(bytes), list: Vec::with_capacity(fields) }
     }
 
+    /// None, with the room of a section that is gone.
+    pub fn roomy() -> Self {
+        rooms::take()
+    }
+
     /// Forgets all fields and keeps the room.
     pub fn clear(&mut self) {
         self.text.clear();
@@ -95,6 +101,11 @@ impl Fields {
     /// The first value of the field, when it is text.
     pub fn get_str(&self, name: Name) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
+    }
+
+    /// Whether any field's number satisfies the condition.
+    pub fn any(&self, condition: impl Fn(Name) -> bool) -> bool {
+        self.list.iter().any(|field| condition(field.known))
     }
 
     /// Whether the field is there.
@@ -222,11 +233,6 @@ impl Fields {
         self.text.len() == other.text.len() && self.text == other.text && self.list == other.list
     }
 
-    /// How many bytes fit into the buffer.
-    pub(crate) fn room(&self) -> usize {
-        self.text.capacity()
-    }
-
     /// Bytes that belong to the head but to no field.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> Span {
         let start = self.text.len();
@@ -241,6 +247,12 @@ impl Fields {
     /// Where the first value of the field is: valid until [`Fields::clear`], also after the field was removed.
     pub(crate) fn span(&self, name: Name) -> Option<Span> {
         self.list.iter().find(|field| field.known == name).map(|field| field.value)
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        rooms::give(self);
     }
 }
 

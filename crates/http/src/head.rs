@@ -112,6 +112,11 @@ impl Method {
 }
 
 impl RequestHead {
+    /// Empty, with the room of a head that is gone.
+    pub fn roomy() -> Self {
+        Self { fields: Fields::roomy(), ..Self::default() }
+    }
+
     /// Forgets everything and keeps the room.
     pub fn clear(&mut self) {
         let Self { fields, version, scheme, method, other_method, authority, target, query_at, protocol } = self;
@@ -254,6 +259,11 @@ impl ResponseHead {
     /// A head with this status and no fields.
     pub fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
+    }
+
+    /// Empty, with the room of a head that is gone.
+    pub fn roomy() -> Self {
+        Self { fields: Fields::roomy(), ..Self::default() }
     }
 
     /// Forgets everything and keeps the room.

@@ -96,7 +96,7 @@ impl<S> Connection<S> {
             self.discard(block)?;
             return self.refuse(id, Code::REFUSED_STREAM);
         }
-        let (room, before) = (self.fields(), self.decoder.state());
+        let (room, before) = (Fields::roomy(), self.decoder.state());
         let (head, promised) = match self.memos.requests.read(block, before, room) {
             Ok(known) => known,
             Err(room) => {
@@ -126,7 +126,7 @@ impl<S> Connection<S> {
     }
 
     fn on_response(&mut self, id: StreamId, end: bool, block: &[u8]) -> Outcome {
-        let (room, before) = (self.fields(), self.decoder.state());
+        let (room, before) = (Fields::roomy(), self.decoder.state());
         let (head, promised) = match self.memos.responses.read(block, before, room) {
             Ok(known) => known,
             Err(fields) => {
@@ -165,7 +165,7 @@ impl<S> Connection<S> {
     }
 
     fn on_trailers(&mut self, id: StreamId, end: bool, block: &[u8]) -> Outcome {
-        let (room, before) = (self.fields(), self.decoder.state());
+        let (room, before) = (Fields::roomy(), self.decoder.state());
         let fields = match self.memos.trailers_read.read(block, before, room) {
             Ok((known, _)) => known,
             Err(mut fields) => {
@@ -182,11 +182,6 @@ impl<S> Connection<S> {
         }
         self.end_remote(id);
         Ok(Some(Event::Trailers { id, fields }))
-    }
-
-    /// Room for a section: used before, if there is such.
-    fn fields(&mut self) -> Fields {
-        self.spare.pop().unwrap_or_else(|| Fields::with_capacity(512, 12))
     }
 
     fn discard(&mut self, block: &[u8]) -> Result<(), Fault> {

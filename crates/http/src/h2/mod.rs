@@ -31,7 +31,6 @@ pub use output::{HIGH_WATER, Output};
 pub use send::Refused;
 pub use settings::Config;
 
-use crate::Fields;
 use crate::hpack::{Decoder, Encoder};
 use flood::Flood;
 use frame::{PREFACE, WINDOW};
@@ -78,8 +77,6 @@ pub struct Connection<S> {
     /// Streams that were reset here, the newest last.
     resets: VecDeque<StreamId>,
     memos: Memos,
-    /// Room for heads to come.
-    spare: Vec<Fields>,
     flood: Flood,
     fault: Option<Fault>,
     leaving: Leaving,
@@ -106,9 +103,6 @@ enum Leaving {
 
 /// How many streams that were reset here are remembered. Frames of one that is forgotten are answered with RST_STREAM again.
 const RESETS: usize = 1024;
-/// How many used sections are kept for heads to come, and of what size at most.
-const SPARE: usize = 32;
-const SPARE_BYTES: usize = 4096;
 
 impl<S> Connection<S> {
     /// A server's end; its settings are queued.
@@ -148,7 +142,6 @@ impl<S> Connection<S> {
             next: 1,
             resets: VecDeque::new(),
             memos: Memos::default(),
-            spare: Vec::new(),
             flood: Flood::default(),
             fault: None,
             leaving: Leaving::No,
@@ -208,20 +201,10 @@ impl<S> Connection<S> {
         streams.iter_mut().filter_map(|stream| Some((stream.id, stream.state.take()?))).collect()
     }
 
-    /// Takes the fields of a head that is not needed any more, so that a later head uses their room: saves two allocations per head.
-    /// They may come from any connection.
-    pub fn recycle(&mut self, mut fields: Fields) {
-        if self.spare.len() < SPARE && (1..=SPARE_BYTES).contains(&fields.room()) {
-            fields.clear();
-            self.spare.push(fields);
-        }
-    }
-
     /// Gives memory back: for when no stream has been open for a while. Costs allocations when the next one opens.
     pub fn rest(&mut self) {
         self.streams.shrink();
         self.output.shrink();
-        self.spare = Vec::new();
         self.memos = Memos::default();
         if self.ready.is_empty() {
             self.ready = VecDeque::new();
@@ -236,11 +219,7 @@ impl<S> Connection<S> {
     /// Bytes of the buffers that [`Self::rest`] gives back.
     #[cfg(test)]
     fn buffers(&self) -> usize {
-        self.streams.room()
-            + self.output.room()
-            + self.spare.capacity()
-            + self.ready.capacity()
-            + self.resets.capacity()
+        self.streams.room() + self.output.room() + self.ready.capacity() + self.resets.capacity()
     }
 
     /// Whether the peer has not opened the stream yet, or cannot.

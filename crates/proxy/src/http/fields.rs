@@ -44,27 +44,20 @@ fn read_load(text: &str) -> Option<f64> {
 /// Removes what belongs to the connection it came over (RFC 9110 §7.6.1): the fields that `Connection` names, `Connection`
 /// itself, and those that are always of one hop. `TE: trailers` is kept when it was there, since trailers do travel on.
 pub fn strip_hop_by_hop(fields: &mut Fields) {
-    let (mut connection, mut te) = (false, false);
-    let mut any = false;
-    for (name, ..) in fields.entries() {
-        connection |= name == Name::Connection;
-        te |= name == Name::Te;
-        any |= is_hop_by_hop(name);
-    }
-    if !any {
+    if !fields.any(is_hop_by_hop) {
         return;
     }
     // Before anything goes: whoever sends `TE` names it in `Connection`.
-    let trailers = te && wants_trailers(fields);
-    if connection {
-        // Names are collected first: the list cannot change while it is read. Connection fields are rare and short.
+    let trailers = wants_trailers(fields);
+    if fields.all(Name::Connection).any(names_fields) {
+        // Names are collected first: the list cannot change while it is read.
         let named: Vec<Vec<u8>> = fields
             .members(Name::Connection)
             .map(<[u8]>::to_ascii_lowercase)
             // Naming one of these would let a sender strip what others rely on.
             .filter(|name| name != b"host" && name != b"content-length" && !name.starts_with(b"veer-"))
             .collect();
-        for name in named.iter().filter(|name| !matches!(&name[..], b"close" | b"keep-alive")) {
+        for name in named.iter().filter(|name| names_fields(name)) {
             fields.remove_other(name);
         }
     }
@@ -72,6 +65,11 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
     if trailers {
         fields.push(Name::Te, b"trailers");
     }
+}
+
+/// Whether the value of a `Connection` field may say more than what becomes of the connection.
+fn names_fields(value: &[u8]) -> bool {
+    !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close")
 }
 
 fn is_hop_by_hop(name: Name) -> bool {
@@ -151,43 +149,69 @@ pub fn settle_authority(head: &mut RequestHead) -> Result<(), RequestError> {
     let Some(authority) = head.authority() else {
         return Err(RequestError::Malformed("neither a target with an authority nor a Host field"));
     };
+    if split_authority(authority).is_some() {
+        return Ok(());
+    }
     // User information in an authority is a way to disguise a host (RFC 9110 §4.2.4).
-    if authority.contains(&b'@') {
-        return Err(RequestError::Malformed("the authority holds user information"));
-    }
-    if split_authority(authority).is_none() {
-        return Err(RequestError::Malformed("the authority is no host with an optional port"));
-    }
-    Ok(())
+    Err(RequestError::Malformed(if authority.contains(&b'@') {
+        "the authority holds user information"
+    } else {
+        "the authority is no host with an optional port"
+    }))
 }
 
 /// Host (an IPv6 address in its brackets) and port of an authority (RFC 3986 §3.2); `None` when it is not well formed.
 pub fn split_authority(authority: &[u8]) -> Option<(&str, Option<u16>)> {
-    let text = std::str::from_utf8(authority).ok()?;
-    let end = match text.strip_prefix('[') {
-        Some(address) => {
-            let inner = &address[..address.find(']')?];
-            if !inner.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+    let end = match authority {
+        [b'[', address @ ..] => {
+            let inner = &address[..address.iter().position(|byte| *byte == b']')?];
+            if !inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
                 return None;
             }
             inner.len() + 2
         }
-        None => text.find(':').unwrap_or(text.len()),
+        // What ends the name is a colon, or it is no name.
+        _ => authority.iter().position(|byte| !REG_NAME[usize::from(*byte)]).unwrap_or(authority.len()),
     };
-    let (host, port) = text.split_at(end);
-    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b);
-    if host.is_empty() || (!host.starts_with('[') && !host.bytes().all(unreserved)) {
-        return None;
-    }
-    let port = match port.strip_prefix(':') {
-        None if port.is_empty() => None,
-        None => return None,
-        Some("") => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
-        Some(_) => return None,
+    let (host, port) = authority.split_at_checked(end).filter(|(host, _)| !host.is_empty())?;
+    let port = match port {
+        [] | [b':'] => None,
+        [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
+            Some(std::str::from_utf8(digits).ok()?.parse().ok()?)
+        }
+        _ => return None,
     };
-    Some((host, port))
+    Some((std::str::from_utf8(host).ok()?, port))
 }
+
+/// What a registered name is made of (RFC 3986 §3.2.2).
+const REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b'%'
+            );
+        byte += 1;
+    }
+    table
+};
 
 /// Puts the path into the form that was decided on.
 pub fn set_path(head: &mut RequestHead, path: &NormalPath<'_>) {
@@ -202,20 +226,19 @@ pub fn trace(fields: &mut Fields, rng: &mut fastrand::Rng) -> TraceId {
     if let Some(id) = fields.get(Name::Traceparent).and_then(TraceId::read) {
         return id;
     }
-    let (id, span) = (rng.u128(1..), rng.u64(1..));
+    let (id, span) = (rng.u128(..).max(1), rng.u64(..).max(1));
     // 00-<32 hex>-<16 hex>-00
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    put_hex(&mut text[3..35], id);
-    put_hex(&mut text[36..52], u128::from(span));
+    put_hex(&mut text[3..35], &id.to_be_bytes());
+    put_hex(&mut text[36..52], &span.to_be_bytes());
     fields.set(Name::Traceparent, &text);
     TraceId(id)
 }
 
-fn put_hex(out: &mut [u8], value: u128) {
-    let mut rest = value;
-    for place in out.iter_mut().rev() {
-        *place = b"0123456789abcdef"[(rest & 15) as usize];
-        rest >>= 4;
+fn put_hex(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (places, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        (places[0], places[1]) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
     }
 }
 

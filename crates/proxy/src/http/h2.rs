@@ -290,12 +290,9 @@ impl Stream {
         }
     }
 
-    /// Sends a response's head, whose room the next request's uses.
-    pub fn respond(&self, head: ResponseHead, end: bool) {
-        let mut connection = self.link.connection.borrow_mut();
-        connection.respond(self.id, &head, end);
-        connection.recycle(head.fields);
-        drop(connection);
+    /// Sends a response's head.
+    pub fn respond(&self, head: &ResponseHead, end: bool) {
+        self.link.connection.borrow_mut().respond(self.id, head, end);
         self.link.kick();
     }
 

@@ -198,7 +198,7 @@ async fn next_request(wire: &SharedWire, connections: &Connections, watch: &Watc
         let mut wire = wire.borrow_mut();
         loop {
             if !wire.input.is_empty() {
-                let mut head = RequestHead::default();
+                let mut head = RequestHead::roomy();
                 match h1::request(&wire.input, &limits, &mut head) {
                     Ok(Some(parsed)) => {
                         let consumed = parsed.consumed;
@@ -351,12 +351,13 @@ where
     };
     let Some(Response { head, mut body, tunnel }) = response else { return };
     if let Some(tunnel) = tunnel {
-        half.respond(head, false);
+        half.respond(&head, false);
         return tunnel(Upgraded::Stream(Tunnel::new(half))).await;
     }
     let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
     let end = bodiless || body.is_end();
-    half.respond(head, end);
+    half.respond(&head, end);
+    drop(head);
     let mut pump = if end { StreamPump::done() } else { StreamPump::default() };
     if poll_fn(|cx| pump.poll(cx, &half, &mut body)).await.is_err() {
         half.reset(Code::INTERNAL_ERROR);

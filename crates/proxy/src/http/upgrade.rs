@@ -22,7 +22,7 @@ use crate::tcp::{Copied, RelayOptions, relay};
 /// When it did not, or the upstream's connection cannot be had.
 pub fn switch(
     mut head: ResponseHead,
-    upstream: Option<Upgraded>,
+    upstream: Option<Box<Upgraded>>,
     asked: bool,
     exchange: &mut Exchange,
 ) -> Result<Response, RequestError> {
@@ -40,7 +40,7 @@ pub fn switch(
     response.tunnel = Some(Box::new(move |downstream| {
         Box::pin(async move {
             let _held = hold;
-            relay(&mut Copied(downstream), &mut Copied(upstream), RelayOptions::default(), &mut ()).await;
+            relay(&mut Copied(downstream), &mut Copied(*upstream), RelayOptions::default(), &mut ()).await;
         })
     }));
     Ok(response)

@@ -50,8 +50,6 @@ pub struct Answer {
     pub veer_error: Option<VeerError>,
     /// Where it is counted.
     pub edge: Edge,
-    /// Who gave it.
-    pub key: EndpointKey,
 }
 
 /// Why there is none.
@@ -120,7 +118,7 @@ pub async fn attempt(
         within(deadline, sending, &mut waited).await
     };
     match sent {
-        Some(Ok(response)) => Ok(judge(response, pick, lease, &dial, sent_at, edge, &target.key)),
+        Some(Ok(response)) => Ok(judge(response, pick, lease, &dial, sent_at, edge)),
         Some(Err(error)) => {
             let (failure, outcome, error) = lost(error, &lease, asked);
             pick.finish(outcome, sent_at.elapsed(), Instant::now());
@@ -200,7 +198,6 @@ fn judge(
     dial: &Dial<'_>,
     sent_at: Instant,
     edge: Edge,
-    key: &EndpointKey,
 ) -> Answer {
     let now = Instant::now();
     let latency = now - sent_at;
@@ -227,7 +224,7 @@ fn judge(
         pick.report(outcome, latency, now);
     }
     let hold = Hold { pick: Some(pick), lease: Some(lease), latency, pending, load: None };
-    Answer { response, hold, veer_error, edge, key: key.clone() }
+    Answer { response, hold, veer_error, edge }
 }
 
 /// What a request that was not answered means.
@@ -250,6 +247,11 @@ fn lost(error: SendError, lease: &Lease, asked: &Asked) -> (Failure, Outcome, Re
 }
 
 impl Answer {
+    /// Who gave it.
+    pub fn key(&self) -> Option<EndpointKey> {
+        self.hold.pick.as_ref().map(|pick| pick.target().key.clone())
+    }
+
     /// Why it should not be given to the caller, if it should not.
     pub fn failure(&self, tries: &Tries) -> Option<Failure> {
         match self.veer_error {

@@ -209,7 +209,7 @@ async fn tries(
                     return Ok(Final { answer, deadline: tries.deadline });
                 }
                 Some(failure) => {
-                    let (edge, key) = (Some(answer.edge.clone()), Some(answer.key.clone()));
+                    let (edge, key) = (Some(answer.edge.clone()), answer.key());
                     (failure, Ok(answer), edge, key)
                 }
             },

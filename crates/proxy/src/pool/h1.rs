@@ -130,7 +130,11 @@ impl H1Lease {
         self.connection.keeps = parsed.keep_alive;
         if answer.status == 101 {
             let (io, input) = wire.borrow_mut().take();
-            return Ok(Answer { head: answer, body: Incoming::Empty, upgraded: Some(Upgraded::Connection(io, input)) });
+            return Ok(Answer {
+                head: answer,
+                body: Incoming::Empty,
+                upgraded: Some(Box::new(Upgraded::Connection(io, input))),
+            });
         }
         wire.borrow_mut().reading = Reading::of(parsed.body);
         let body = if matches!(wire.borrow().reading, Reading::Head) && sending.is_done() {
@@ -199,7 +203,7 @@ fn poll_answer(
     let mut wire = wire.borrow_mut();
     loop {
         if !wire.input.is_empty() {
-            let mut head = ResponseHead::default();
+            let mut head = ResponseHead::roomy();
             match h1::response(&wire.input, method, &LIMITS, &mut head) {
                 Ok(Some(parsed)) => {
                     wire.input.advance(parsed.consumed);

@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use veer_http::{RequestHead, h2};
+use veer_http::{RequestHead, ResponseHead, h2};
 use veer_identity::clock;
 
 use super::{Answer, DialError, Event, Hop, Reach, SendError, Upstream, Via};
 use crate::http::body::{Http2Answer, Incoming, Outgoing};
-use crate::http::h2::{Link, LinkEnd, Ping, StreamPump, StreamSending, drive};
+use crate::http::h2::{Link, LinkEnd, Ping, StreamPump, StreamSending, Tunnel, drive};
 use crate::http::replay::TryBody;
 use crate::http::send::SendFault;
 use crate::http::transport::Transport;
@@ -269,6 +269,13 @@ impl H2Lease {
             Incoming::Http2Answer(Box::new(Http2Answer { half, sending }))
         };
         Ok(Answer { head, body, upgraded: None })
+    }
+
+    pub(super) async fn connect(&mut self, head: &RequestHead) -> Result<(ResponseHead, Tunnel), SendError> {
+        let half = self.0.link.open(head, false).map_err(|_| SendError::Unsent)?;
+        let head = poll_fn(|cx| half.poll_head(cx)).await.map_err(SendError::Reset)?;
+        self.0.served.set(true);
+        Ok((head, Tunnel::new(half)))
     }
 
     pub(super) fn reused(&self) -> bool {

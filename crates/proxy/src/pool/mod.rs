@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use veer_balance::{Dial, Target};
@@ -23,10 +24,13 @@ pub use self::dial::{DialError, Dialed, Dialer, Hop, Recipe, Via};
 pub use self::h1::H1Lease;
 pub use self::h2::{H2Lease, Ready};
 use crate::http::body::{BodyError, Incoming};
-use crate::http::h2::Reset;
+use crate::http::h2::{Reset, Tunnel};
 use crate::http::replay::TryBody;
 use crate::http::serve::Upgraded;
 use crate::recent::Recent;
+
+/// How long an endpoint is remembered as one over whose streams much is carried.
+const MUCH_TIME: Duration = Duration::from_secs(600);
 
 /// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
 /// connections made with an older one stay good.
@@ -105,6 +109,8 @@ pub struct Upstream {
     /// Where in the jitter of lifetimes this upstream stands.
     jitter: Cell<f64>,
     retired: Cell<bool>,
+    /// When much was last carried over one stream.
+    carried_much: Cell<Option<Instant>>,
 }
 
 /// One request's place on a connection. Dropping it gives the place back.
@@ -122,7 +128,7 @@ pub struct Answer {
     /// The body.
     pub body: Incoming,
     /// The connection, when it changed its protocol (101).
-    pub upgraded: Option<Upgraded>,
+    pub upgraded: Option<Box<Upgraded>>,
 }
 
 /// Why there is no answer.
@@ -193,6 +199,7 @@ impl Pools {
             used: Cell::new(self.recent.now()),
             jitter: Cell::new(self.jitter.borrow_mut().f64()),
             retired: Cell::new(false),
+            carried_much: Cell::new(None),
         });
         self.upstreams.borrow_mut().insert(key.clone(), Rc::clone(&upstream));
         upstream
@@ -267,6 +274,16 @@ impl Upstream {
     pub async fn h2(self: &Rc<Self>, reach: &Reach) -> Result<Lease, DialError> {
         self.used.set(self.recent.now());
         h2::lease(self, reach).await.map(Lease::H2)
+    }
+
+    /// Much was carried over one stream: bytes like these are better off on a connection of their own, and so is who shares.
+    pub fn carried_much(&self) {
+        self.carried_much.set(Some(self.recent.now()));
+    }
+
+    /// Whether streams of bytes should have connections of their own.
+    pub fn carries_much(&self) -> bool {
+        self.carried_much.get().is_some_and(|at| self.recent.now().saturating_duration_since(at) < MUCH_TIME)
     }
 
     /// An HTTP/1.1 connection that waited, if there is one.
@@ -360,6 +377,17 @@ impl Lease {
         match self {
             Lease::H2(lease) => lease.send(head, body).await,
             Lease::H1(lease) => lease.send(head, upgrade, body).await,
+        }
+    }
+
+    /// Asks for a stream as a pipe of bytes (RFC 9113 §8.5). It is one when the answer says 200.
+    ///
+    /// # Errors
+    /// [`SendError`]; of an HTTP/1.1 connection always [`SendError::Unsent`]. Dropping the future ends the stream.
+    pub async fn connect(&mut self, head: &RequestHead) -> Result<(ResponseHead, Tunnel), SendError> {
+        match self {
+            Lease::H2(lease) => lease.connect(head).await,
+            Lease::H1(_) => Err(SendError::Unsent),
         }
     }
 
