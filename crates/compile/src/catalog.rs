@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use veer_core::ObjectName;
-use veer_resources::{Diagnostic, Kind, KindName, Object, SERVICE_NAME_LABEL};
+use veer_resources::{Diagnostic, Kind, KindName, Object, ParentRef, SERVICE_NAME_LABEL};
 
 use crate::faults;
+use crate::ingress::{listener_kind, wanted};
 use crate::memo::{Dirty, Key};
 use crate::routes::Parent;
 
@@ -112,6 +113,16 @@ fn listed_under(object: &Object) -> Vec<Key> {
             let address = |e: &veer_resources::SliceEndpoint| e.addresses.first()?.parse().ok().map(Key::SlicesAt);
             service.into_iter().chain(slice.endpoints.iter().filter_map(address)).collect()
         }
+        Kind::Gateway(spec) => wanted(spec).map(Key::GatewaysAt).collect(),
+        Kind::ListenerSet(spec) => {
+            let namespace = spec.parent_ref.namespace.clone().unwrap_or_else(namespace);
+            vec![Key::ListenerSetsOf(ObjectName { namespace, name: Arc::clone(&spec.parent_ref.name) })]
+        }
+        Kind::HttpRoute(spec) => listener_parents(object, &spec.parent_refs),
+        Kind::GrpcRoute(spec) => listener_parents(object, &spec.parent_refs),
+        Kind::TlsRoute(spec) => listener_parents(object, &spec.parent_refs),
+        Kind::TcpRoute(spec) => listener_parents(object, &spec.parent_refs),
+        Kind::UdpRoute(spec) => listener_parents(object, &spec.parent_refs),
         Kind::ReferenceGrant(_) => vec![Key::Grants(namespace())],
         Kind::AuthorizationPolicy(_) => vec![Key::Authorization(namespace())],
         Kind::TrafficPolicy(spec) => match spec.target_ref.target() {
@@ -123,4 +134,14 @@ fn listed_under(object: &Object) -> Vec<Key> {
         },
         _ => Vec::new(),
     }
+}
+
+/// The Gateways and ListenerSets that a route names.
+fn listener_parents(route: &Object, parents: &[ParentRef]) -> Vec<Key> {
+    let key = |parent: &ParentRef| {
+        let namespace = parent.namespace.as_ref().unwrap_or(&route.meta.namespace);
+        let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
+        Some(Key::RoutesOf(listener_kind(parent.listeners()?), name))
+    };
+    parents.iter().filter_map(key).collect()
 }

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use veer_core::inbound::TrustBundle;
+use veer_core::ingress::proxy_of;
 use veer_core::{
-    ClusterName, Endpoints, GatewayConfig, Inbound, ObjectName, Offer, Path, Service, ServiceHost, TrustDomain,
+    ClusterName, Endpoints, GatewayConfig, Inbound, Ingress, ObjectName, Offer, Path, Service, ServiceHost, TrustDomain,
 };
 use veer_resources::{Diagnostic, KindName};
 
@@ -20,12 +21,14 @@ use crate::admit::{Import, admit};
 use crate::callee::{Callee, callee};
 use crate::catalog::{Catalog, ObjectKey};
 use crate::checks::{self, check};
+use crate::ingress::{Front, class_status, front};
 use crate::links;
 use crate::meaning::{Meaning, Refused};
 use crate::memo::{Changed, Dirty, Key, Memo};
 use crate::routes::{Route, attachments, route};
 use crate::service::{Compiled, service};
 use crate::shape::{Shape, shape};
+use crate::status::{ParentStatus, RouteStatus, Status};
 use crate::view::{Db, View};
 use crate::world::{ClusterConfig, World};
 
@@ -41,6 +44,7 @@ pub struct Compiler {
     routes: Memo<ObjectKey, Option<Route>>,
     services: Memo<ObjectName, Compiled>,
     callees: Memo<ObjectName, Callee>,
+    fronts: Memo<ObjectName, Front>,
     checks: Memo<ObjectKey, Vec<Diagnostic>>,
     parts: Parts,
     last: Option<Meaning>,
@@ -52,8 +56,12 @@ struct Parts {
     services: BTreeMap<String, Arc<Service>>,
     endpoints: BTreeMap<ServiceHost, Arc<Endpoints>>,
     inbound: BTreeMap<ObjectName, Arc<Inbound>>,
+    ingress: BTreeMap<ObjectName, Arc<Ingress>>,
     offers: BTreeMap<ClusterName, BTreeMap<ObjectName, Arc<Offer>>>,
 }
+
+const ROUTE_KINDS: [KindName; 5] =
+    [KindName::HttpRoute, KindName::GrpcRoute, KindName::TlsRoute, KindName::TcpRoute, KindName::UdpRoute];
 
 /// Compiles a world from nothing.
 pub fn compile(world: &World<'_>) -> Meaning {
@@ -101,13 +109,18 @@ impl Compiler {
             .update(names, &dirty, |name, reads, last| service(View { db: &db, reads }, world.sealer, name, last));
         let workloads = db.catalog.of_kind(KindName::Workload).map(|object| object.name());
         let callees = self.callees.update(workloads, &dirty, |name, reads, _| callee(View { db: &db, reads }, name));
+        let gateways = db.catalog.of_kind(KindName::Gateway).map(|object| object.name());
+        let fronts =
+            self.fronts.update(gateways, &dirty, |name, reads, last| front(View { db: &db, reads }, name, last));
         let checked = checks::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key());
         self.checks.update(checked, &dirty, |key, reads, _| check(View { db: &db, reads }, key));
 
         faults.extend(links.faults);
+        let statuses = self.statuses(&db);
         self.db = Some(db);
         self.keep(services, callees);
-        let meaning = self.gather(world, links.paths, links.bundles, refused, faults);
+        self.keep_fronts(fronts);
+        let meaning = self.gather(world, links.paths, links.bundles, refused, faults, statuses);
         self.last = Some(meaning.clone());
         meaning
     }
@@ -214,12 +227,63 @@ impl Compiler {
     }
 
     fn attach_routes(&mut self, db: &mut Db, dirty: &mut Dirty) {
-        let kinds = [KindName::HttpRoute, KindName::GrpcRoute, KindName::TcpRoute];
-        let keys = kinds.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.key());
+        let keys = ROUTE_KINDS.into_iter().flat_map(|kind| db.catalog.of_kind(kind)).map(|object| object.key());
         let changed = self.routes.update(keys, dirty, |key, reads, _| route(View { db, reads }, key));
+        for (key, _) in &changed {
+            let route = self.routes.get(key).filter(|route| route.as_ref().as_ref().is_some_and(Route::has_listeners));
+            let old = match route {
+                Some(route) => db.listener_routes.insert(key.clone(), Arc::clone(route)),
+                None => db.listener_routes.remove(key),
+            };
+            if old.is_some() || route.is_some() {
+                dirty.insert(Key::Route(key.clone()));
+            }
+        }
         if !changed.is_empty() {
             replace(&mut db.attached, attachments(&self.routes), Key::Attached, dirty);
         }
+    }
+
+    /// A Gateway's proxy has a name that no Workload has, so that both stand in one table.
+    fn keep_fronts(&mut self, fronts: Changed<ObjectName, Front>) {
+        for (name, _) in fronts {
+            let now = self.fronts.get(&name);
+            let proxy = proxy_of(&name);
+            match now.and_then(|front| front.ingress.clone()) {
+                Some(ingress) => self.parts.ingress.insert(proxy.clone(), ingress),
+                None => self.parts.ingress.remove(&proxy),
+            };
+            // Where a Workload has the name, the Gateway is not served.
+            let inbound = now.and_then(|front| front.inbound.clone());
+            match inbound.or_else(|| self.callees.get(&proxy).and_then(|callee| callee.inbound.clone())) {
+                Some(inbound) => self.parts.inbound.insert(proxy, inbound),
+                None => self.parts.inbound.remove(&proxy),
+            };
+        }
+    }
+
+    fn statuses(&self, db: &Db) -> BTreeMap<ObjectKey, Status> {
+        let mut parents: BTreeMap<ObjectKey, Vec<(usize, ParentStatus)>> = BTreeMap::new();
+        let mut statuses = BTreeMap::new();
+        for (_, front) in self.fronts.iter() {
+            statuses.extend(front.statuses.iter().map(|(key, status)| (key.clone(), status.clone())));
+            for (key, known) in &front.parents {
+                parents.entry(key.clone()).or_default().extend(known.iter().cloned());
+            }
+        }
+        for (key, route) in self.routes.iter() {
+            let (Some(route), Some(object)) = (route.as_ref(), db.catalog.get(key)) else { continue };
+            let mut all = parents.remove(key).unwrap_or_default();
+            all.extend(route.mesh.iter().map(|(index, no)| {
+                (*index, ParentStatus::new(&route.parent_refs[*index], route.conditions(object, no.as_ref())))
+            }));
+            all.sort_by_key(|(index, _)| *index);
+            let parents = all.into_iter().map(|(_, status)| status).collect();
+            statuses.insert(key.clone(), Status::Route(RouteStatus { parents }));
+        }
+        let classes = db.catalog.of_kind(KindName::GatewayClass);
+        statuses.extend(classes.filter_map(|class| Some((class.key(), class_status(class)?))));
+        statuses
     }
 
     fn gather(
@@ -229,6 +293,7 @@ impl Compiler {
         bundles: BTreeMap<TrustDomain, TrustBundle>,
         mut refused: Vec<Refused>,
         mut faults: Vec<Diagnostic>,
+        statuses: BTreeMap<ObjectKey, Status>,
     ) -> Meaning {
         let offers = paths.keys().map(|peer| {
             let offers = self.parts.offers.get(peer).into_iter().flat_map(|offers| offers.values().cloned());
@@ -241,6 +306,7 @@ impl Compiler {
         faults
             .extend(self.routes.iter().filter_map(|(_, r)| r.as_ref().as_ref()).flat_map(|r| r.faults.iter().cloned()));
         faults.extend(self.callees.iter().flat_map(|(_, callee)| callee.faults.iter().cloned()));
+        faults.extend(self.fronts.iter().flat_map(|(_, front)| front.faults.iter().cloned()));
         faults.extend(self.checks.iter().flat_map(|(_, faults)| faults.iter().cloned()));
         let place = |d: &Diagnostic| (Arc::clone(&d.file), d.line, d.column, d.code, d.reason.clone());
         faults.sort_by_cached_key(place);
@@ -261,6 +327,8 @@ impl Compiler {
             services: self.parts.services.clone(),
             endpoints: self.parts.endpoints.clone(),
             inbound: self.parts.inbound.clone(),
+            ingress: self.parts.ingress.clone(),
+            statuses: share(statuses, last.map(|last| &last.statuses)),
             paths: share(paths, last.map(|last| &last.paths)),
             bundles: share(bundles, last.map(|last| &last.bundles)),
             gateway: match last {
@@ -283,6 +351,7 @@ fn empty(cluster: ClusterConfig) -> Db {
         shapes: BTreeMap::new(),
         aliases: BTreeMap::new(),
         attached: BTreeMap::new(),
+        listener_routes: BTreeMap::new(),
         service_ids: BTreeMap::new(),
     }
 }

@@ -202,3 +202,32 @@ pub(crate) fn slice_nowhere(slice: &Object, service: &ObjectName) -> Diagnostic 
     let mend = "name a Service of its namespace in the label kubernetes.io/service-name";
     slice.warning("V0380", "metadata.labels[\"kubernetes.io/service-name\"]", reason, mend)
 }
+
+/// A Gateway that cannot be served as it is written.
+pub(crate) fn gateway(gateway: &Object, reason: &str, message: &str) -> Diagnostic {
+    let path = if reason.starts_with("Address") || reason == "UnsupportedAddress" { "spec.addresses" } else { "spec" };
+    gateway.error("V0390", path, format!("{reason}: {message}"), "`veer get gateway` shows its status")
+}
+
+/// A listener that is not served, or not as it is written.
+pub(crate) fn listener(owner: &Object, path: &str, message: &str) -> Diagnostic {
+    let mend = format!("`veer get {}` shows its status", owner.kind.name().as_str().to_lowercase());
+    owner.error("V0391", path, message.to_owned(), mend)
+}
+
+/// A ListenerSet that its Gateway does not take.
+pub(crate) fn listener_set(set: &Object, message: &str) -> Diagnostic {
+    set.error(
+        "V0392",
+        "spec.parentRef",
+        message.to_owned(),
+        "allow its namespace in the Gateway's spec.allowedListeners",
+    )
+}
+
+/// A route that its parent's listeners do not take.
+pub(crate) fn route_parent(route: &Object, index: usize, reason: &str, message: &str) -> Diagnostic {
+    let path = format!("spec.parentRefs[{index}]");
+    let mend = "compare names, ports, kinds, namespaces and host names of the route and the listeners";
+    route.error("V0393", &path, format!("{reason}: {message}"), mend)
+}

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use veer_core::inbound::TrustBundle;
 use veer_core::{
-    ClusterName, Endpoints, GatewayConfig, Inbound, ObjectName, Offer, Path, Service, ServiceHost, TrustDomain,
+    ClusterName, Endpoints, GatewayConfig, Inbound, Ingress, ObjectName, Offer, Path, Service, ServiceHost, TrustDomain,
 };
-use veer_resources::Diagnostic;
+use veer_resources::{Diagnostic, KindName};
+
+use crate::status::Status;
 
 /// What the objects and the peers' offers mean. Two compilations of one [`Compiler`](crate::Compiler) share every part that
 /// did not change: the same `Arc`.
@@ -20,6 +22,10 @@ pub struct Meaning {
     pub endpoints: BTreeMap<ServiceHost, Arc<Endpoints>>,
     /// The callee's side of every workload.
     pub inbound: BTreeMap<ObjectName, Arc<Inbound>>,
+    /// What each Gateway's proxy serves, by the proxy's name; private keys among it.
+    pub ingress: BTreeMap<ObjectName, Arc<Ingress>>,
+    /// Status of every object that Veer writes one for.
+    pub statuses: BTreeMap<(KindName, ObjectName), Arc<Status>>,
     /// How each peer is reached.
     pub paths: BTreeMap<ClusterName, Arc<Path>>,
     /// Roots of this cluster and of each peer.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use veer_core::{ClusterName, ObjectName};
+use veer_resources::KindName;
 
 use crate::catalog::ObjectKey;
 use crate::routes::Parent;
@@ -30,6 +31,14 @@ pub(crate) enum Key {
     WorkloadsAt(IpAddr),
     /// Services and imports that claim a virtual address.
     VirtualAddress(IpAddr),
+    /// Gateways that ask for an address.
+    GatewaysAt(IpAddr),
+    /// ListenerSets that name a Gateway.
+    ListenerSetsOf(ObjectName),
+    /// Routes that name a Gateway or a ListenerSet.
+    RoutesOf(KindName, ObjectName),
+    /// A route, translated.
+    Route(ObjectKey),
     /// ReferenceGrants of a namespace.
     Grants(Arc<str>),
     /// AuthorizationPolicies of a namespace.

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use veer_core::route::{Backend, HttpRoute, TcpRoute};
+use veer_core::route::{Backend, Filter, HttpRoute, TcpRoute};
 use veer_core::{ObjectName, ServiceHost};
 use veer_resources::{
     BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, TargetKind,
+    TcpRouteRule,
 };
 
 use crate::faults;
 use crate::http::{grpc_rules, http_rules};
+use crate::ingress;
 use crate::links::age;
 use crate::memo::{Key, Memo};
 use crate::shape::Port;
+use crate::status::{Condition, No};
 use crate::view::View;
 
 /// Something that routes and policies attach to.
@@ -27,7 +30,15 @@ pub(crate) struct Parent {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Route {
     parents: Vec<(Parent, Option<Vec<u16>>)>,
-    act: Act,
+    /// As written.
+    pub parent_refs: Vec<ParentRef>,
+    pub act: Act,
+    /// What became of it at Services and ServiceImports, by the place of the parent.
+    pub mesh: Vec<(usize, Option<No>)>,
+    /// Why not all of its backends can serve.
+    unresolved: Option<No>,
+    /// Why not all of its rules are served as written.
+    partial: Option<String>,
     /// Ties are broken by age, then name.
     age: (bool, Arc<str>, ObjectName),
     at: Location,
@@ -79,20 +90,112 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
             let rules = grpc_rules(view, object, spec, &mut faults);
             (http(veer_core::route::RouteKind::Grpc, rules), &spec.parent_refs)
         }
-        Kind::TcpRoute(spec) => {
-            let refs = spec.rules.first().map_or(&[][..], |rule| &rule.backend_refs);
-            let backends = backends(view, object, "spec.rules[0].backendRefs", refs, &mut faults);
-            (Act::Tcp(Arc::new(TcpRoute { name, consumer_namespace: None, backends })), &spec.parent_refs)
-        }
+        Kind::TcpRoute(spec) => (bytes(view, object, &spec.rules, &mut faults), &spec.parent_refs),
+        Kind::TlsRoute(spec) => (bytes(view, object, &spec.rules, &mut faults), &spec.parent_refs),
+        Kind::UdpRoute(spec) => (bytes(view, object, &spec.rules, &mut faults), &spec.parent_refs),
         _ => return None,
     };
     // A route that is meant for none of our kinds is someone else's: its backends are not ours to judge.
-    if parents.iter().all(|parent| parent.target().is_none()) {
+    if !parents.iter().any(|parent| parent.target().is_some() || is_served(view, object, parent)) {
         return None;
     }
-    let parents: Vec<_> =
-        parents.iter().enumerate().filter_map(|(i, parent)| attach(view, object, i, parent, &mut faults)).collect();
-    Some(Route { parents, act, age: age(object), at: object.at.clone(), faults })
+    let mut attached = Vec::new();
+    let mut mesh = Vec::new();
+    for (index, parent) in parents.iter().enumerate() {
+        match parent.target().map(|kind| attach(view, object, index, kind, parent, &mut faults)) {
+            Some(Ok(at)) => {
+                attached.push(at);
+                mesh.push((index, None));
+            }
+            Some(Err(no)) => mesh.push((index, Some(no))),
+            None => {}
+        }
+    }
+    let unresolved = backend_refs(object).find_map(|reference| {
+        let namespace = reference.namespace.as_ref().unwrap_or(&object.meta.namespace);
+        let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&reference.name) };
+        resolve(view, object, reference, &name).err()
+    });
+    Some(Route {
+        parents: attached,
+        parent_refs: parents.clone(),
+        mesh,
+        unresolved: unresolved.filter(|no| no.0 != "UnsupportedValue"),
+        partial: partial(&act),
+        act,
+        age: age(object),
+        at: object.at.clone(),
+        faults,
+    })
+}
+
+/// A route whose only rule leads bytes.
+fn bytes(view: View<'_>, object: &Object, rules: &[TcpRouteRule], faults: &mut Vec<Diagnostic>) -> Act {
+    let refs = rules.first().map_or(&[][..], |rule| &rule.backend_refs);
+    let backends = backends(view, object, "spec.rules[0].backendRefs", refs, faults);
+    Act::Tcp(Arc::new(TcpRoute { name: object.name(), consumer_namespace: None, backends }))
+}
+
+/// Whether a parent is a Gateway that Veer serves, or adds listeners to one.
+fn is_served(view: View<'_>, object: &Object, parent: &ParentRef) -> bool {
+    let Some(kind) = parent.listeners() else { return false };
+    let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
+    let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
+    match view.object(ingress::listener_kind(kind), &name).map(|object| (object, &object.kind)) {
+        Some((_, Kind::Gateway(spec))) => ingress::serves_class(view, &spec.gateway_class_name),
+        Some((set, Kind::ListenerSet(spec))) => {
+            let gateway = &spec.parent_ref;
+            let namespace = gateway.namespace.as_ref().unwrap_or(&set.meta.namespace);
+            let gateway = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&gateway.name) };
+            match view.object(KindName::Gateway, &gateway).map(|object| &object.kind) {
+                Some(Kind::Gateway(spec)) => ingress::serves_class(view, &spec.gateway_class_name),
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Why a rule is answered with an error although its backends may be sound.
+fn partial(act: &Act) -> Option<String> {
+    let Act::Http(route) = act else { return None };
+    let failing = |rule: &veer_core::route::HttpRule| match &rule.filters[..] {
+        [Filter::Fail { reason, .. }] => Some(reason.to_string()),
+        _ => None,
+    };
+    route.rules.iter().find_map(failing)
+}
+
+/// All references to backends, filters of backends among them not.
+fn backend_refs(object: &Object) -> Box<dyn Iterator<Item = &BackendRef> + '_> {
+    match &object.kind {
+        Kind::HttpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        Kind::GrpcRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        Kind::TcpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        Kind::TlsRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        Kind::UdpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+impl Route {
+    /// Whether one of its parents has listeners.
+    pub fn has_listeners(&self) -> bool {
+        self.parent_refs.iter().any(|parent| parent.listeners().is_some())
+    }
+
+    /// What its status says at a parent that takes it, or for this reason does not.
+    pub fn conditions(&self, object: &Object, refused: Option<&No>) -> Vec<Condition> {
+        let mut conditions = vec![
+            Condition::unless(object, "Accepted", refused),
+            Condition::unless(object, "ResolvedRefs", self.unresolved.as_ref()),
+        ];
+        if let Some(reason) = &self.partial {
+            let message = format!("{reason}; requests for this rule are answered with 500");
+            conditions.push(Condition::new(object, "PartiallyInvalid", true, "UnsupportedValue", message));
+        }
+        conditions
+    }
 }
 
 /// Every route at every parent, the older first, then by name.
@@ -148,16 +251,22 @@ fn attach(
     view: View<'_>,
     object: &Object,
     index: usize,
+    kind: TargetKind,
     parent: &ParentRef,
     faults: &mut Vec<Diagnostic>,
-) -> Option<(Parent, Option<Vec<u16>>)> {
-    let kind = parent.target()?;
+) -> Result<(Parent, Option<Vec<u16>>), No> {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
     let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
     let Some((_, ports)) = target(view, kind, &name) else {
-        faults.push(faults::parent_nowhere(object, index, format!("{} {name}", kind_name(kind))));
-        return None;
+        let what = format!("{} {name}", kind_name(kind));
+        faults.push(faults::parent_nowhere(object, index, &what));
+        return Err(("NoMatchingParent", format!("{what} does not exist")));
     };
+    if matches!(object.kind.name(), KindName::TlsRoute | KindName::UdpRoute) {
+        let reason = format!("a {} acts at Gateways only", object.kind.name());
+        faults.push(faults::parent_port(object, index, &reason));
+        return Err(("UnsupportedValue", reason));
+    }
     let chosen = if parent.port.is_none() && parent.section_name.is_none() {
         None
     } else {
@@ -173,8 +282,8 @@ fn attach(
                     format!("{} {name} has no port named {:?}", kind_name(kind), section.as_deref().unwrap_or(""))
                 }
             };
-            faults.push(faults::parent_port(object, index, which));
-            return None;
+            faults.push(faults::parent_port(object, index, &which));
+            return Err(("NoMatchingParent", which));
         }
         Some(chosen)
     };
@@ -184,10 +293,10 @@ fn attach(
     if !ports.is_empty() && !ports.iter().any(|port| visible(&port)) {
         let reason =
             format!("none of these ports of {} {name} speaks what a {} acts on", kind_name(kind), object.kind.name());
-        faults.push(faults::parent_port(object, index, reason));
-        return None;
+        faults.push(faults::parent_port(object, index, &reason));
+        return Err(("NotAllowedByListeners", reason));
     }
-    Some((Parent { kind, name }, chosen))
+    Ok((Parent { kind, name }, chosen))
 }
 
 /// Whether a route of the kind can act on a port of this protocol.
@@ -244,7 +353,7 @@ fn backend(view: View<'_>, route: &Object, reference: &BackendRef) -> Backend {
     let outcome = resolve(view, route, reference, &name);
     let (host, port, invalid) = match outcome {
         Ok((host, port)) => (host, port, None),
-        Err(reason) => {
+        Err((_, reason)) => {
             let host = match reference.target() {
                 Some(TargetKind::ServiceImport) => ServiceHost::clusterset(&name),
                 _ => ServiceHost::cluster_local(&name),
@@ -260,46 +369,46 @@ fn resolve(
     route: &Object,
     reference: &BackendRef,
     name: &ObjectName,
-) -> Result<(ServiceHost, u16), String> {
-    let kind = reference
-        .target()
-        .ok_or_else(|| format!("there is no kind {} in the group {:?} to lead to", reference.kind, reference.group))?;
-    if name.namespace != route.meta.namespace && !granted(view, route, kind, name) {
+) -> Result<(ServiceHost, u16), No> {
+    let kind = reference.target().ok_or_else(|| {
+        let (kind, group) = (&reference.kind, &reference.group);
+        ("InvalidKind", format!("there is no kind {kind} in the group {group:?} to lead to"))
+    })?;
+    let group = if kind == TargetKind::ServiceImport { MCS_GROUP } else { "" };
+    if name.namespace != route.meta.namespace && !granted(view, route, group, kind_name(kind), name) {
         let from = format!("{} of namespace {}", route.kind.name(), route.meta.namespace);
-        return Err(format!(
-            "no ReferenceGrant in namespace {} lets a {from} lead to {} {name}",
-            name.namespace,
-            kind_name(kind)
-        ));
+        let (namespace, kind) = (&name.namespace, kind_name(kind));
+        let message = format!("no ReferenceGrant in namespace {namespace} lets a {from} lead to {kind} {name}");
+        return Err(("RefNotPermitted", message));
     }
-    let (host, ports) = target(view, kind, name).ok_or_else(|| format!("{} {name} does not exist", kind_name(kind)))?;
+    let missing = |message: String| ("BackendNotFound", message);
+    let (host, ports) =
+        target(view, kind, name).ok_or_else(|| missing(format!("{} {name} does not exist", kind_name(kind))))?;
     if !reference.filters.is_empty() {
-        return Err("filters of a single backend are not supported".into());
+        return Err(("UnsupportedValue", "filters of a single backend are not supported".to_owned()));
     }
     let port = match (reference.port, &ports[..]) {
         (Some(port), _) => port,
         (None, [only]) if kind == TargetKind::ServiceImport => only.port,
-        (None, _) => return Err(format!("the reference to {} {name} names no port", kind_name(kind))),
+        (None, _) => return Err(missing(format!("the reference to {} {name} names no port", kind_name(kind)))),
     };
     if !ports.iter().any(|p| p.port == port) {
-        return Err(format!("{} {name} has no port {port}", kind_name(kind)));
+        return Err(missing(format!("{} {name} has no port {port}", kind_name(kind))));
     }
     Ok((host, port))
 }
 
-fn granted(view: View<'_>, route: &Object, kind: TargetKind, to: &ObjectName) -> bool {
-    let group = if kind == TargetKind::ServiceImport { MCS_GROUP } else { "" };
+/// Whether a ReferenceGrant lets an object of the Gateway API refer to this.
+pub(crate) fn granted(view: View<'_>, from: &Object, group: &str, kind: &str, to: &ObjectName) -> bool {
     view.listed(Key::Grants(Arc::clone(&to.namespace))).any(|grant| {
         let Kind::ReferenceGrant(spec) = &grant.kind else { return false };
-        let from = spec.from.iter().any(|from| {
-            &*from.group == GATEWAY_GROUP
-                && &*from.kind == route.kind.name().as_str()
-                && from.namespace == route.meta.namespace
+        let from = spec.from.iter().any(|allowed| {
+            &*allowed.group == GATEWAY_GROUP
+                && &*allowed.kind == from.kind.name().as_str()
+                && allowed.namespace == from.meta.namespace
         });
         let to = spec.to.iter().any(|grant| {
-            &*grant.group == group
-                && &*grant.kind == kind_name(kind)
-                && grant.name.as_ref().is_none_or(|name| *name == to.name)
+            &*grant.group == group && &*grant.kind == kind && grant.name.as_ref().is_none_or(|name| *name == to.name)
         });
         from && to
     })

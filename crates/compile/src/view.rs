@@ -8,10 +8,10 @@ use veer_core::{ClusterName, ObjectName};
 use veer_resources::{Kind, KindName, Labels, Object, ServiceSpec, TargetKind, WorkloadSpec, selects};
 
 use crate::admit::Import;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ObjectKey};
 use crate::links::{Peer, age};
 use crate::memo::{Key, Reads};
-use crate::routes::{Attached, Parent};
+use crate::routes::{Attached, Parent, Route};
 use crate::shape::Shape;
 use crate::world::ClusterConfig;
 
@@ -25,6 +25,8 @@ pub(crate) struct Db {
     /// Per-cluster names: which service in which peer each stands for.
     pub aliases: BTreeMap<ObjectName, (ObjectName, ClusterName)>,
     pub attached: BTreeMap<Parent, Vec<Attached>>,
+    /// Routes that name a parent with listeners.
+    pub listener_routes: BTreeMap<ObjectKey, Arc<Option<Route>>>,
     pub service_ids: BTreeMap<ObjectName, u32>,
 }
 
@@ -129,6 +131,12 @@ impl<'a> View<'a> {
         let parent = Parent { kind, name: name.clone() };
         self.reads.note(Key::Attached(parent.clone()));
         self.db.attached.get(&parent).map_or(&[], Vec::as_slice)
+    }
+
+    /// A route that names a parent with listeners.
+    pub fn route(&self, key: &ObjectKey) -> Option<&'a Route> {
+        self.reads.note(Key::Route(key.clone()));
+        self.db.listener_routes.get(key).and_then(|route| route.as_ref().as_ref())
     }
 
     pub fn service_id(&self, name: &ObjectName) -> Option<u32> {

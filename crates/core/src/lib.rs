@@ -7,6 +7,7 @@
 pub mod endpoints;
 pub mod gateway;
 pub mod inbound;
+pub mod ingress;
 pub mod names;
 pub mod offer;
 pub mod policy;
@@ -19,6 +20,7 @@ pub mod time;
 pub use endpoints::{ClusterEndpoints, Endpoint, EndpointPort, Endpoints, Reach};
 pub use gateway::{GatewayConfig, Path, PathGateway};
 pub use inbound::{Inbound, InboundPort};
+pub use ingress::Ingress;
 pub use names::{ClusterName, Locality, ObjectName, ServiceHost, SpiffeId, TrustDomain};
 pub use offer::Offer;
 pub use resource::{Known, Resource};

@@ -36,8 +36,8 @@ pub use version::version_of;
 
 /// The types that Veer knows, in the order in which a change is sent: what others refer to goes first, so that a reader never
 /// holds a service whose endpoints, paths or roots it could not have yet.
-pub const TYPE_ORDER: [&str; 8] = {
-    use veer_core::{Endpoints, GatewayConfig, Inbound, Offer, Path, Resource, Service, inbound, offer};
+pub const TYPE_ORDER: [&str; 9] = {
+    use veer_core::{Endpoints, GatewayConfig, Inbound, Ingress, Offer, Path, Resource, Service, inbound, offer};
     [
         inbound::TrustBundle::TYPE_URL,
         Path::TYPE_URL,
@@ -46,6 +46,7 @@ pub const TYPE_ORDER: [&str; 8] = {
         Inbound::TYPE_URL,
         Endpoints::TYPE_URL,
         Service::TYPE_URL,
+        Ingress::TYPE_URL,
         Offer::TYPE_URL,
     ]
 };

@@ -29,6 +29,15 @@ fn slots() -> Vec<Vec<String>> {
     let policy = "apiVersion: veer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: shop}\nspec: {targetRef: {kind: Service, name: cart}, slowStart: 3s}";
     let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: shop}\nspec:\n  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: bank}]\n  to: [{group: \"\", kind: Service}]";
     let authorization = "apiVersion: veer.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: z, namespace: shop}\nspec: {selector: {matchLabels: {app: cart}}, action: ALLOW}";
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: web, namespace: shop}\nspec:\n  gatewayClassName: veer\n  addresses: [{value: 127.1.0.50}]\n  allowedListeners: {namespaces: {from: Same}}\n  listeners:\n  - {name: a, port: 80, protocol: HTTP}\n  - {name: b, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}";
+    let set = "apiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\nmetadata: {name: more, namespace: shop}\nspec:\n  parentRef: {name: web}\n  listeners: [{name: a, port: 81, protocol: HTTP}]";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ntype: kubernetes.io/tls\nstringData: {tls.crt: \"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\", tls.key: \"-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----\\n\"}";
+    let class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: veer}\nspec: {controllerName: veer.dev/gateway}";
+    let at = |kind: &str, parent: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: in, namespace: shop}}\nspec:\n  parentRefs: [{{kind: {parent}}}, {{group: \"\", kind: Service, name: cart}}]\n  rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]"
+        )
+    };
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {veer.dev/mtls: strict}}";
     vec![
         vec![
@@ -76,6 +85,21 @@ fn slots() -> Vec<Vec<String>> {
         vec![grant.to_owned()],
         vec![authorization.to_owned()],
         vec![namespace.to_owned()],
+        vec![
+            gateway.to_owned(),
+            gateway.replace("from: Same", "from: None"),
+            gateway.replace("127.1.0.50", "127.1.0.13"),
+            gateway.replace("port: 443", "port: 80"),
+        ],
+        vec![set.to_owned(), set.replace("port: 81", "port: 80")],
+        vec![secret.to_owned(), secret.replace("type: kubernetes.io/tls", "type: Opaque")],
+        vec![class.to_owned(), class.replace("veer.dev/gateway", "example.com/other")],
+        vec![
+            at("HTTPRoute", "Gateway, name: web"),
+            at("HTTPRoute", "ListenerSet, name: more"),
+            at("GRPCRoute", "Gateway, name: web, sectionName: a"),
+        ],
+        vec![workload("shop/web-gateway", "pay", 14)],
     ]
 }
 
@@ -145,6 +169,7 @@ fn all_same(last: &Meaning, now: &Meaning) -> Result<(), TestCaseError> {
     same(&last.services, &now.services)?;
     same(&last.endpoints, &now.endpoints)?;
     same(&last.inbound, &now.inbound)?;
+    same(&last.ingress, &now.ingress)?;
     same(&last.paths, &now.paths)?;
     same(&last.bundles, &now.bundles)?;
     for (peer, offers) in &now.offers {

@@ -2,6 +2,7 @@
 
 mod consent;
 mod endpoints;
+mod gateways;
 mod incremental;
 mod policies;
 mod routes;
