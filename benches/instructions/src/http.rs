@@ -110,8 +110,7 @@ pub fn exchange(count: usize) -> anyhow::Result<()> {
         let id = client.request(&request, true, ()).ok().context("refused")?;
         carry(&mut client, &mut up);
         while let Some(event) = server.receive(&mut up)? {
-            if let Event::Request { id, head, .. } = event {
-                server.recycle(head.fields);
+            if let Event::Request { id, .. } = event {
                 server.respond(id, &response, false);
                 ensure!(server.data(id, &mut body.clone(), true), "blocked");
                 server.forget(id);
@@ -121,7 +120,7 @@ pub fn exchange(count: usize) -> anyhow::Result<()> {
         let mut ended = false;
         while let Some(event) = client.receive(&mut down)? {
             match event {
-                Event::Response { head, .. } => client.recycle(head.fields),
+                Event::Response { head, .. } => drop(head),
                 Event::Data { id, flow, end, .. } => {
                     client.release(id, flow);
                     ended |= end;

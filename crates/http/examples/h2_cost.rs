@@ -122,7 +122,7 @@ fn large(ends: &mut Ends) {
         Ends::carry(&mut ends.client, &mut ends.to_server);
         let start = now();
         while let Some(event) = ends.server.receive(&mut ends.to_server).expect("a peer of our own") {
-            if let Event::Request { id, head, .. } = event {
+            if let Event::Request { id, .. } = event {
                 ends.server.respond(id, &ends.ok, false);
                 body = ends.large.clone();
                 ends.server.data(id, &mut body, true);
@@ -184,7 +184,7 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
     let mut served = 0;
     while let Some(event) = ends.server.receive(&mut ends.to_server).expect("a peer of our own") {
         let id = match event {
-            Event::Request { id, head, end } => {
+            Event::Request { id, end, .. } => {
                 ends.server.set_state(id, 1);
                 if !end {
                     continue;
@@ -212,7 +212,7 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
     let mut answered = 0;
     while let Some(event) = ends.client.receive(&mut ends.to_client).expect("a peer of our own") {
         let done = match event {
-            Event::Response { head, .. } => {
+            Event::Response { .. } => {
                 continue;
             }
             Event::Data { id, flow, end, .. } => {
@@ -222,7 +222,7 @@ fn exchange(ends: &mut Ends, grpc: bool, traced: bool) {
                 }
                 id
             }
-            Event::Trailers { id, fields } => id,
+            Event::Trailers { id, .. } => id,
             _ => continue,
         };
         assert!(ends.client.forget(done).is_some());

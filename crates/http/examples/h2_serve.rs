@@ -54,11 +54,7 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 
 fn react(connection: &mut Connection<Left>, event: Event) {
     match event {
-        Event::Request { id, head, end } => {
-            if end {
-                answer(connection, id);
-            }
-        }
+        Event::Request { id, end, .. } if end => answer(connection, id),
         Event::Data { id, flow, end, .. } => {
             connection.release(id, flow);
             if end {

@@ -24,6 +24,7 @@ pub mod pool;
 pub mod process;
 pub mod recent;
 mod run;
+mod socket;
 mod splice;
 pub mod tcp;
 pub mod telemetry;

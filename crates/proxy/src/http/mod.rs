@@ -19,6 +19,9 @@ pub mod upgrade;
 pub mod watch;
 pub mod wire;
 
+/// In the hop field: a stream that carries bytes, not a request.
+pub const BYTES: &[u8] = b"tcp";
+
 /// What the caller of a hop spoke; travels in the hop field [`fields::VEER_PROTO`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {

@@ -9,10 +9,12 @@ use tokio::net::TcpStream;
 use veer_identity::TlsStream;
 use veer_net::Stream;
 
+use crate::socket::{Armed, poll_recv, poll_send};
+
 /// One type for all, so that the engine is compiled once.
 pub enum Transport {
     /// As it is.
-    Plain(Stream),
+    Plain(Stream, Armed),
     /// TLS.
     Sealed(Box<TlsStream<Stream>>),
     /// It was taken away: an upgraded connection belongs to somebody else.
@@ -23,8 +25,15 @@ impl Transport {
     /// The kernel's socket, when bytes go through it as they are.
     pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Transport::Plain(stream) => stream.as_tcp(),
+            Transport::Plain(stream, _) => stream.as_tcp(),
             Transport::Sealed(_) | Transport::Gone => None,
+        }
+    }
+
+    /// Another task has it from here on, whose waker is nowhere yet.
+    pub fn change_hands(&mut self) {
+        if let Transport::Plain(_, armed) = self {
+            *armed = Armed::default();
         }
     }
 
@@ -36,7 +45,7 @@ impl Transport {
 
 impl From<Stream> for Transport {
     fn from(stream: Stream) -> Self {
-        Transport::Plain(stream)
+        Transport::Plain(stream, Armed::default())
     }
 }
 
@@ -50,7 +59,7 @@ impl From<TlsStream<Stream>> for Transport {
 macro_rules! each {
     ($value:expr, $inner:ident => $result:expr, $gone:expr) => {
         match $value {
-            Transport::Plain($inner) => $result,
+            Transport::Plain($inner, _) => $result,
             Transport::Sealed($inner) => $result,
             Transport::Gone => $gone,
         }
@@ -59,13 +68,21 @@ macro_rules! each {
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_read(cx, buffer), Poll::Ready(Ok(())))
+        let io = self.get_mut();
+        if let Transport::Plain(Stream::Tcp(socket), armed) = io {
+            return poll_recv(cx, socket, &mut armed.read, buffer);
+        }
+        each!(io, io => Pin::new(io).poll_read(cx, buffer), Poll::Ready(Ok(())))
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes), Poll::Ready(gone()))
+        let io = self.get_mut();
+        if let Transport::Plain(Stream::Tcp(socket), armed) = io {
+            return poll_send(cx, socket, &mut armed.write, &[IoSlice::new(bytes)]);
+        }
+        each!(io, io => Pin::new(io).poll_write(cx, bytes), Poll::Ready(gone()))
     }
 
     fn poll_write_vectored(
@@ -73,7 +90,11 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, slices), Poll::Ready(gone()))
+        let io = self.get_mut();
+        if let Transport::Plain(Stream::Tcp(socket), armed) = io {
+            return poll_send(cx, socket, &mut armed.write, slices);
+        }
+        each!(io, io => Pin::new(io).poll_write_vectored(cx, slices), Poll::Ready(gone()))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -228,9 +228,15 @@ impl Wire {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
+    /// Another task has the connection from here on.
+    pub fn change_hands(&mut self) {
+        self.io.change_hands();
+    }
+
     /// Takes the connection away for another protocol, with what was read of it.
     pub fn take(&mut self) -> (Transport, BytesMut) {
         self.reading = Reading::Broken;
+        self.io.change_hands();
         (std::mem::replace(&mut self.io, Transport::Gone), std::mem::take(&mut self.input))
     }
 }

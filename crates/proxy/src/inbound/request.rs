@@ -4,26 +4,38 @@
 //! caller's proxy ─► which port ─► may it come ─► connection to the application ─► answer ─► caller's proxy
 //! ```
 
+use std::pin::Pin;
 use std::rc::Rc;
 
 use tokio::time::Instant;
 use veer_core::{AppProtocol, InboundPort};
-use veer_http::{Name, RequestHead};
+use veer_http::{Method, Name, RequestHead};
 use veer_route::NormalPath;
 use veer_telemetry::Direction;
 
 use super::app::{self, Asked};
 use super::state::Caller;
+use super::tcp;
 use crate::error::RequestError;
 use crate::exchange::{Exchange, Hold};
 use crate::http::body::ResponseBody;
 use crate::http::replay::Replay;
 use crate::http::serve::{Request, Response};
-use crate::http::{Protocol, fields, reply, upgrade};
+use crate::http::{BYTES, Protocol, fields, reply, upgrade};
 use crate::worker::Worker;
+
+/// In a place of its own: requests have no room for it.
+type Connecting = Pin<Box<dyn Future<Output = Response>>>;
 
 /// Answers a request to the application: with its answer, or with one of the proxy's own. Counted and logged once.
 pub async fn handle(worker: Rc<Worker>, caller: Rc<Caller>, request: Request) -> Response {
+    if caller.peer.is_some()
+        && request.head.method() == Method::Connect
+        && request.head.fields.get(Name::VeerProto) == Some(BYTES)
+    {
+        let connecting: Connecting = Box::pin(tcp::connect(worker, caller));
+        return connecting.await;
+    }
     // Between two proxies the hop is always HTTP/2; the field says what the application at the other end spoke.
     let hint = request.head.fields.get(Name::VeerProto).filter(|_| caller.peer.is_some());
     let protocol = hint.and_then(Protocol::from_bytes).unwrap_or_else(|| Protocol::of(&request.head));

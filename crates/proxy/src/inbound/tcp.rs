@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
+use veer_http::Name;
 use veer_identity::clock;
 use veer_net::Stream;
 use veer_telemetry::{AccessEntry, Direction, Edge, Flag, Protocol};
@@ -12,10 +13,12 @@ use veer_telemetry::{AccessEntry, Direction, Edge, Flag, Protocol};
 use super::state::Caller;
 use crate::error::RequestError;
 use crate::exchange;
-use crate::tcp::{Direction as Way, End, Meter, RelayOptions, Relayed, Side, relay};
+use crate::http::reply;
+use crate::http::serve::Response;
+use crate::tcp::{Copied, Direction as Way, End, Meter, RelayOptions, Relayed, Side, relay};
 use crate::worker::Worker;
 
-type Opening<'a> = Pin<Box<dyn Future<Output = Option<(Stream, Account)>> + 'a>>;
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<(Stream, Account), RequestError>> + 'a>>;
 
 /// Relays a connection to the application, if its caller may come. Otherwise it is closed.
 ///
@@ -28,28 +31,56 @@ pub fn serve<'a>(
     // In a place of its own: what opening takes is not held while bytes are relayed.
     let opening: Opening<'_> = Box::pin(open(worker, caller));
     async move {
-        let Some((mut application, mut account)) = opening.await else { return };
-        let _open = account.edge.tcp_open();
-        let relaying = relay(&mut downstream, &mut application, RelayOptions::default(), &mut account);
-        let failed = match worker.until_drained(relaying).await.map(|report| report.end) {
-            Some(End::Failed { side: Side::First, error }) => Some((Flag::DownstreamClosed, error)),
-            Some(End::Failed { side: Side::Second, error }) => Some((Flag::UpstreamConnectionLost, error)),
-            _ => None,
-        };
-        match failed {
-            Some((flag, error)) => account.log(worker, caller, flag, &error.to_string()),
-            None => account.log(worker, caller, Flag::None, ""),
+        if let Ok((application, account)) = opening.await {
+            carry(worker, &mut downstream, application, account, caller).await;
         }
     }
 }
 
-/// A connection to the application, and where it is counted. `None` when the caller may have none, or there is none to
-/// be had.
-async fn open(worker: &Worker, caller: &Caller) -> Option<(Stream, Account)> {
-    let Ok(view) = worker.inbound.view() else {
-        worker.refused("inbound", "not_ready");
-        return None;
+/// Answers another proxy that asks for a stream of bytes: opens the connection to the application first, so that a failure is
+/// still an answer, upon which the caller's proxy asks another copy.
+pub async fn connect(worker: Rc<Worker>, caller: Rc<Caller>) -> Response {
+    match open(&worker, &caller).await {
+        Ok((application, account)) => {
+            let mut response = reply::empty(200);
+            response.tunnel = Some(Box::new(move |downstream| {
+                Box::pin(async move { carry(&worker, &mut Copied(downstream), application, account, &caller).await })
+            }));
+            response
+        }
+        Err(error) => {
+            let verdict = error.verdict();
+            let mut response = reply::empty(verdict.status);
+            response.head.fields.push(Name::VeerError, reply::veer_error(&verdict, false).as_bytes());
+            response
+        }
+    }
+}
+
+async fn carry(
+    worker: &Worker,
+    downstream: &mut impl Relayed,
+    mut application: Stream,
+    mut account: Account,
+    caller: &Caller,
+) {
+    let _open = account.edge.tcp_open();
+    let relaying = relay(downstream, &mut application, RelayOptions::default(), &mut account);
+    let failed = match worker.until_drained(relaying).await.map(|report| report.end) {
+        Some(End::Failed { side: Side::First, error }) => Some((Flag::DownstreamClosed, error)),
+        Some(End::Failed { side: Side::Second, error }) => Some((Flag::UpstreamConnectionLost, error)),
+        _ => None,
     };
+    match failed {
+        Some((flag, error)) => account.log(worker, caller, flag, &error.to_string()),
+        None => account.log(worker, caller, Flag::None, ""),
+    }
+}
+
+/// A connection to the application, and where it is counted. Fails, and is counted and logged as refused, when the caller may
+/// have none, or there is none to be had.
+async fn open(worker: &Worker, caller: &Caller) -> Result<(Stream, Account), RequestError> {
+    let view = worker.inbound.view().inspect_err(|_| worker.refused("inbound", "not_ready"))?;
     let account = Account::begin(worker.inbound.edge(&worker.process, &view, caller));
     let admitted = view.admit(caller).and_then(|port| view.authorize(caller, None).map(|()| port));
     let opened = match admitted {
@@ -60,12 +91,12 @@ async fn open(worker: &Worker, caller: &Caller) -> Option<(Stream, Account)> {
         Err(error) => Err(error),
     };
     match opened {
-        Ok(application) => Some((application, account)),
+        Ok(application) => Ok((application, account)),
         Err(error) => {
             let flag = error.verdict().flag;
             worker.refused("inbound", flag.as_str());
             account.log(worker, caller, flag, &error.to_string());
-            None
+            Err(error)
         }
     }
 }

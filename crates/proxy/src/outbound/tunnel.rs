@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use veer_balance::{Dial, NoEndpointReason, Outcome, Pick};
 use veer_core::ServiceHost;
 use veer_core::policy::DEFAULT_REROUTES;
 use veer_core::route::Backend as RouteBackend;
+use veer_http::{Name, RequestHead};
 use veer_identity::{Blame, TlsStream, clock};
 use veer_net::Stream;
 use veer_telemetry::{AccessEntry, Direction, Edge, Flag, Protocol};
@@ -18,12 +20,19 @@ use super::destination::Destination;
 use super::reach;
 use crate::error::RequestError;
 use crate::exchange::Exchange;
-use crate::http::reply;
+use crate::http::fields::VeerError;
+use crate::http::h2::Tunnel;
 use crate::http::serve::Response;
+use crate::http::{BYTES, reply};
 use crate::knowledge::{Missing, PortView, ServiceView};
-use crate::pool::{DialError, Hop, Reach};
+use crate::pool::{DialError, Hop, Lease, Reach, Ready, Upstream};
 use crate::tcp::{Copied, End, RelayOptions, Relayed, Side, relay};
 use crate::worker::Worker;
+
+/// More than this over one stream is much: later connections to the endpoint do not share.
+const MUCH: u64 = 32 << 20;
+/// For the other proxy to connect to its application, which takes [`CONNECT_TIME`](crate::pool::dial::CONNECT_TIME) at most.
+const OPEN_TIME: Duration = Duration::from_secs(2);
 
 type Opening<'a> = Pin<Box<dyn Future<Output = Result<Opened, RequestError>> + 'a>>;
 
@@ -35,8 +44,27 @@ struct Opened {
 }
 
 enum Io {
+    /// To an endpoint outside of the mesh.
     Plain(Stream),
-    Mesh(Box<TlsStream<Stream>>),
+    /// A stream of a connection that is shared, and the place there: no handshake for each.
+    Shared(Box<Tunnel>, Lease, Rc<Upstream>),
+    /// A connection of its own: for endpoints over which much is carried, and when the shared ones are full.
+    Own(Box<TlsStream<Stream>>),
+}
+
+/// Why one endpoint gave none.
+enum NotOpened {
+    Dial(DialError),
+    /// The callee's proxy said why not.
+    Refused(VeerError),
+    /// The shared connection was lost, or nobody answered.
+    Lost(String),
+}
+
+impl From<DialError> for NotOpened {
+    fn from(error: DialError) -> Self {
+        NotOpened::Dial(error)
+    }
 }
 
 /// Relays a captured connection to the service that it was going to.
@@ -115,32 +143,101 @@ async fn open(worker: &Rc<Worker>, service: &ServiceView, port: &PortView) -> Re
         let Some(dial) = target.dial(service_port) else { continue };
         let edge = backend.edge(&worker.process, &target);
         let begun = Instant::now();
-        match dial_once(worker, &dial).await {
+        let upstream = backend.upstream(&worker.pools, &target, service_port, &dial);
+        match open_once(worker, &upstream, &dial, &host, service_port).await {
             Ok(io) => {
                 target.cluster_health().prove(Instant::now());
                 pick.report(Outcome::Success, begun.elapsed(), Instant::now());
                 return Ok(Opened { io, pick, edge });
             }
+            Err(NotOpened::Refused(refused)) if refused.flag == Flag::Denied => {
+                // Whoever may not come to one copy may come to none.
+                pick.finish(Outcome::Cancelled, begun.elapsed(), Instant::now());
+                return Err(RequestError::Denied("by the callee".to_owned()));
+            }
             Err(error) => {
-                let through = matches!(dial, Dial::Gateway { .. });
-                let outcome = match error.blame(through) {
-                    Blame::Endpoint => Outcome::ConnectFailed,
-                    Blame::Path | Blame::Local => Outcome::Cancelled,
-                };
+                let (outcome, error) = error.judge(matches!(dial, Dial::Gateway { .. }));
                 pick.finish(outcome, begun.elapsed(), Instant::now());
                 edge.reroute();
-                last = Some(RequestError::Connect(error.to_string()));
+                last = Some(error);
             }
         }
     }
     Err(last.unwrap_or_else(|| RequestError::NoEndpoint(format!("{host} has no port {service_port}"))))
 }
 
-async fn dial_once(worker: &Rc<Worker>, dial: &Dial<'_>) -> Result<Io, DialError> {
+impl NotOpened {
+    fn judge(self, through: bool) -> (Outcome, RequestError) {
+        match self {
+            NotOpened::Dial(error) => {
+                let outcome = match error.blame(through) {
+                    Blame::Endpoint => Outcome::ConnectFailed,
+                    Blame::Path | Blame::Local => Outcome::Cancelled,
+                };
+                (outcome, RequestError::Connect(error.to_string()))
+            }
+            NotOpened::Refused(refused) => {
+                (Outcome::ConnectFailed, RequestError::Connect(format!("the callee's proxy says {}", refused.flag)))
+            }
+            NotOpened::Lost(error) => (Outcome::ConnectionLost, RequestError::Lost(error)),
+        }
+    }
+}
+
+async fn open_once(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    dial: &Dial<'_>,
+    host: &ServiceHost,
+    port: u16,
+) -> Result<Io, NotOpened> {
+    let meshed = !matches!(dial, Dial::Plain { .. });
+    if meshed
+        && !upstream.carries_much()
+        && let Some(io) = share(worker, upstream, dial, host, port).await?
+    {
+        return Ok(io);
+    }
     let dialer = worker.pools.dialer();
-    match reach::of(worker, dial).await? {
-        Reach::Plain(address) => dialer.tcp(address).await.map(Io::Plain),
-        Reach::Mesh(recipe) => dialer.dial(&recipe, Hop::Tcp).await.map(|dialed| Io::Mesh(Box::new(dialed.stream))),
+    Ok(match reach::of(worker, dial).await? {
+        Reach::Plain(address) => Io::Plain(dialer.tcp(address).await?),
+        Reach::Mesh(recipe) => Io::Own(Box::new(dialer.dial(&recipe, Hop::Tcp).await?.stream)),
+    })
+}
+
+/// A stream of a connection that requests use as well. `None` when there is no room on any.
+async fn share(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    dial: &Dial<'_>,
+    host: &ServiceHost,
+    port: u16,
+) -> Result<Option<Io>, NotOpened> {
+    let mut lease = match upstream.h2_ready() {
+        Ready::Place(lease) => Lease::H2(lease),
+        Ready::Busy(lease) => {
+            if let Some(reach) = reach::now(worker, dial) {
+                upstream.open_another(&reach);
+            }
+            Lease::H2(lease)
+        }
+        Ready::Nothing => upstream.h2(&reach::of(worker, dial).await?).await?,
+    };
+    let mut head = RequestHead::roomy();
+    head.set_method(b"CONNECT");
+    head.set_authority(format!("{host}:{port}").as_bytes());
+    head.fields.push(Name::VeerProto, BYTES);
+    match tokio::time::timeout(OPEN_TIME, lease.connect(&head)).await {
+        Ok(Ok((head, tunnel))) if head.status == 200 => {
+            Ok(Some(Io::Shared(Box::new(tunnel), lease, Rc::clone(upstream))))
+        }
+        Ok(Ok((mut head, _))) => Err(match VeerError::take(&mut head.fields) {
+            Some(refused) => NotOpened::Refused(refused),
+            None => NotOpened::Lost(format!("the callee's proxy answered {} to CONNECT", head.status)),
+        }),
+        Ok(Err(error)) if error.nothing_sent() => Ok(None),
+        Ok(Err(error)) => Err(NotOpened::Lost(error.to_string())),
+        Err(_) => Err(NotOpened::Lost(format!("no answer to CONNECT within {OPEN_TIME:?}"))),
     }
 }
 
@@ -160,21 +257,33 @@ async fn carry(worker: &Rc<Worker>, downstream: &mut impl Relayed, opened: Opene
     let Opened { io, pick, edge } = opened;
     let _open = edge.tcp_open();
     let (mut up, mut down) = (0, 0);
-    let mut meter = |direction, bytes| match direction {
-        crate::tcp::Direction::Up => {
-            up += bytes;
-            edge.tcp_bytes(bytes, 0);
+    let sharing = if let Io::Shared(_, _, upstream) = &io { Some(Rc::clone(upstream)) } else { None };
+    let mut meter = |direction, bytes| {
+        match direction {
+            crate::tcp::Direction::Up => {
+                up += bytes;
+                edge.tcp_bytes(bytes, 0);
+            }
+            crate::tcp::Direction::Down => {
+                down += bytes;
+                edge.tcp_bytes(0, bytes);
+            }
         }
-        crate::tcp::Direction::Down => {
-            down += bytes;
-            edge.tcp_bytes(0, bytes);
+        if up + down > MUCH
+            && let Some(upstream) = &sharing
+        {
+            upstream.carried_much();
         }
     };
     let options = RelayOptions::default();
     let report = match io {
         Io::Plain(mut upstream) => worker.until_drained(relay(downstream, &mut upstream, options, &mut meter)).await,
-        Io::Mesh(upstream) => {
+        Io::Own(upstream) => {
             let mut upstream = Copied(*upstream);
+            worker.until_drained(relay(downstream, &mut upstream, options, &mut meter)).await
+        }
+        Io::Shared(tunnel, _place, _) => {
+            let mut upstream = Copied(*tunnel);
             worker.until_drained(relay(downstream, &mut upstream, options, &mut meter)).await
         }
     };

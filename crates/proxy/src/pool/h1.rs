@@ -74,6 +74,7 @@ pub(super) fn idle(upstream: &Rc<Upstream>) -> Option<H1Lease> {
         let Idle { connection, since } = upstream.idle.borrow_mut().pop()?;
         // The newest comes first: when it is too old, all are.
         if upstream.recent.now().saturating_duration_since(since) < IDLE_TIME && connection.is_quiet() {
+            connection.wire.borrow_mut().change_hands();
             return Some(H1Lease { connection, home: Rc::downgrade(upstream), reused: true });
         }
     }

@@ -1,21 +1,17 @@
 //! One direction of a relay.
 //!
-//! Sockets of the kernel are read and written past `poll_read` and `poll_write`: whether a socket is ready is a look at
-//! a flag, so that the direction that nothing came for costs nothing, and a waker is left only where the last one was
-//! used up. A message costs one read and one write.
+//! A message costs one read and one write.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{Interest, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::task::coop;
 
 use super::Relayed;
 use super::buffer::Buffer;
+use crate::socket::poll_socket;
 use crate::splice::{Filled, Splicer};
 
 /// What was read at once is bulk from here on: the kernel moves it better itself. Measured with messages that are sent
@@ -296,44 +292,5 @@ impl Pump {
         self.buffer.discard();
         self.splicer = Splicer::default();
         Next::Step
-    }
-}
-
-/// Runs an operation on a socket that is or becomes ready. The operation also says whether it has shown that another
-/// would block. `armed` is kept by the caller: whether the task's waker waits at the socket already.
-fn poll_socket<T>(
-    cx: &mut Context<'_>,
-    socket: &TcpStream,
-    interest: Interest,
-    armed: &mut bool,
-    mut operation: impl FnMut() -> Result<(T, bool), Errno>,
-) -> Poll<io::Result<T>> {
-    loop {
-        let mut outcome = None;
-        let _ = socket.try_io(interest, || {
-            let done = outcome.insert(operation());
-            // This is how tokio learns that the socket has to become ready anew.
-            let exhausted = matches!(done, Ok((_, true)) | Err(Errno::AGAIN));
-            if exhausted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match outcome {
-            Some(Ok((value, _))) => {
-                // That the socket was ready has used the waker up.
-                *armed = false;
-                return Poll::Ready(Ok(value));
-            }
-            Some(Err(Errno::AGAIN)) => *armed = false,
-            Some(Err(Errno::INTR)) => continue,
-            Some(Err(error)) => return Poll::Ready(Err(error.into())),
-            None if *armed => return Poll::Pending,
-            None => {}
-        }
-        let readiness = if interest.is_readable() { socket.poll_read_ready(cx) } else { socket.poll_write_ready(cx) };
-        if readiness.is_pending() {
-            // Without budget it is the task that was woken, and no waker left at the socket.
-            *armed = coop::has_budget_remaining();
-            return Poll::Pending;
-        }
-        ready!(readiness)?;
     }
 }

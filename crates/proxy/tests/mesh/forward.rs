@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::app::{App, answer, full};
-use crate::harness::{Client, PORT, Pair, host, run};
+use crate::harness::{Client, PORT, Pair, host, run, until};
 
 #[test]
 fn http1_goes_over_the_mesh_and_back() {
@@ -222,20 +222,71 @@ fn a_connection_changes_its_protocol() {
 fn connect_makes_a_tunnel_over_the_mesh() {
     run(async {
         let pair = Pair::new(App::echo()).await;
-        let mut stream = tokio::net::TcpStream::connect(pair.client.outbound()).await.unwrap();
-        let target = format!("{}:{PORT}", host("cart"));
-        stream.write_all(format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n").as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        let (mut stream, head) = tunnel(&pair).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         stream.write_all(b"GET /inside HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         assert!(text.ends_with("GET /inside "), "{text}");
         assert_eq!(pair.client.metric("veer_tcp_connections_total", &["outbound"]).await, 1.0);
     });
+}
+
+#[test]
+fn tunnels_share_one_connection_until_much_goes_through_one() {
+    run(async {
+        let pair = Pair::new(App::echo()).await;
+        let open = async || tunnel(&pair).await;
+        let handshakes = async || pair.client.metric("veer_tls_handshakes_total", &["outbound", "ok"]).await;
+        for _ in 0..3 {
+            let (mut stream, head) = open().await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            stream.write_all(b"GET /inside HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.ends_with("GET /inside "), "{text}");
+        }
+        assert_eq!(handshakes().await, 1.0);
+
+        let (mut stream, _) = open().await;
+        let size = 33 << 20;
+        stream
+            .write_all(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..size >> 20 {
+            stream.write_all(&piece).await.unwrap();
+        }
+        assert_eq!(handshakes().await, 1.0);
+        until("a tunnel has a connection of its own", async || {
+            drop(open().await);
+            handshakes().await >= 2.0
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_tunnel_to_an_application_that_is_gone_is_refused_before_anything_is_sent() {
+    run(async {
+        let pair = Pair::new(App::echo()).await;
+        assert!(tunnel(&pair).await.1.starts_with("HTTP/1.1 200"));
+        pair.app.kill();
+        until("a refusal", async || tunnel(&pair).await.1.starts_with("HTTP/1.1 503")).await;
+    });
+}
+
+/// Asks for a tunnel to the application: the connection, and the answer's head.
+async fn tunnel(pair: &Pair) -> (tokio::net::TcpStream, String) {
+    let target = format!("{}:{PORT}", host("cart"));
+    let mut stream = tokio::net::TcpStream::connect(pair.client.outbound()).await.unwrap();
+    stream.write_all(format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (stream, String::from_utf8(head).unwrap())
 }
 
 #[test]
