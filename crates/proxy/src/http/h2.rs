@@ -29,6 +29,11 @@ use super::transport::Transport;
 const READS: usize = 16;
 /// Slices of one vectored write.
 const SLICES: usize = 16;
+/// Pieces smaller than this are joined, if more than one has come before anybody took the first: each would cost as much as a
+/// large one on the rest of its way.
+const SMALL: usize = 4 * 1024;
+/// What joined pieces become: the payload of one frame.
+const JOINED: usize = 16 * 1024;
 
 /// A connection as its streams see it.
 pub struct Link {
@@ -47,6 +52,8 @@ pub struct Slot {
     waker: Option<Waker>,
     head: Option<ResponseHead>,
     data: VecDeque<(Bytes, u32)>,
+    /// Behind `data`: small pieces, and what they count for in the windows.
+    joined: (BytesMut, u32),
     trailers: Option<Fields>,
     ended: bool,
     reset: Option<Reset>,
@@ -177,7 +184,7 @@ impl Link {
                     if data.is_empty() {
                         connection.release(id, flow);
                     } else {
-                        slot.data.push_back((data, flow));
+                        slot.add(data, flow);
                     }
                 }
                 None => connection.release(id, flow),
@@ -212,6 +219,42 @@ impl Link {
 }
 
 impl Slot {
+    fn add(&mut self, data: Bytes, flow: u32) {
+        let (joined, counted) = &mut self.joined;
+        let small = data.len() < SMALL && joined.len() + data.len() <= JOINED;
+        if !joined.is_empty() && !small {
+            self.data.push_back((joined.split().freeze(), std::mem::take(counted)));
+        }
+        if data.len() >= SMALL {
+            return self.data.push_back((data, flow));
+        }
+        if joined.is_empty() {
+            match self.data.back().filter(|(last, _)| last.len() < SMALL) {
+                None => return self.data.push_back((data, flow)),
+                Some((last, before)) => {
+                    joined.reserve(JOINED);
+                    joined.extend_from_slice(last);
+                    *counted = *before;
+                    self.data.pop_back();
+                }
+            }
+        }
+        joined.extend_from_slice(&data);
+        *counted += flow;
+    }
+
+    /// The next piece, and what it counts for in the windows.
+    fn next(&mut self) -> Option<(Bytes, u32)> {
+        let (joined, counted) = &mut self.joined;
+        self.data
+            .pop_front()
+            .or_else(|| (!joined.is_empty()).then(|| (joined.split().freeze(), std::mem::take(counted))))
+    }
+
+    fn has_data(&self) -> bool {
+        !self.data.is_empty() || !self.joined.0.is_empty()
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -250,7 +293,7 @@ impl Stream {
     pub fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let mut connection = self.link.connection.borrow_mut();
         let Some(slot) = connection.state(self.id) else { return Poll::Ready(Some(Err(BodyError::Broken))) };
-        if let Some((data, flow)) = slot.data.pop_front() {
+        if let Some((data, flow)) = slot.next() {
             connection.release(self.id, flow);
             let has_output = connection.output().has_remaining();
             drop(connection);
@@ -275,7 +318,7 @@ impl Stream {
     /// Whether everything that arrives was taken.
     pub fn is_end(&self) -> bool {
         let mut connection = self.link.connection.borrow_mut();
-        connection.state(self.id).is_none_or(|slot| slot.ended && slot.data.is_empty() && slot.trailers.is_none())
+        connection.state(self.id).is_none_or(|slot| slot.ended && !slot.has_data() && slot.trailers.is_none())
     }
 
     /// Ready when the stream was ended by the other side or with its connection.
@@ -415,36 +458,39 @@ impl StreamSending {
 
 /// Moves a connection's bytes until it ends. `request` is given each stream that the peer opens; `control` is asked at each turn
 /// whether the connection is to end.
-pub async fn drive(
+pub fn drive(
     link: Rc<Link>,
     mut io: Transport,
     input: BytesMut,
     ping: Ping,
     mut control: impl FnMut(&mut Context<'_>, bool) -> Option<Close>,
     mut request: impl FnMut(Half, RequestHead, bool),
-) -> LinkEnd {
+) -> impl Future<Output = LinkEnd> {
+    // Not an `async fn`: that would hold its arguments twice.
     let mut turn =
         Turn { input, amount: Amount::default(), alive: Alive::new(ping), fault: None, eof: false, reads: 0 };
-    let end = poll_fn(|cx| {
-        link.driver.set(Some(cx.waker().clone()));
-        if link.cut.get() {
-            return Poll::Ready(LinkEnd::InOrder);
+    async move {
+        let end = poll_fn(|cx| {
+            link.driver.set(Some(cx.waker().clone()));
+            if link.cut.get() {
+                return Poll::Ready(LinkEnd::InOrder);
+            }
+            match control(cx, link.connection.borrow().open_streams() > 0) {
+                Some(Close::Now) => return Poll::Ready(LinkEnd::InOrder),
+                Some(Close::Gracefully) => link.connection.borrow_mut().shut_down(),
+                None => {}
+            }
+            turn.poll(cx, &link, &mut io, &mut request)
+        })
+        .await;
+        link.end();
+        if !matches!(end, LinkEnd::Lost) {
+            // A farewell is a courtesy: nobody waits for it long.
+            let farewell = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+            let _ = Box::pin(tokio::time::timeout(Duration::from_secs(1), farewell)).await;
         }
-        match control(cx, link.connection.borrow().open_streams() > 0) {
-            Some(Close::Now) => return Poll::Ready(LinkEnd::InOrder),
-            Some(Close::Gracefully) => link.connection.borrow_mut().shut_down(),
-            None => {}
-        }
-        turn.poll(cx, &link, &mut io, &mut request)
-    })
-    .await;
-    link.end();
-    if !matches!(end, LinkEnd::Lost) {
-        // A farewell is a courtesy: nobody waits for it long.
-        let farewell = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
-        let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+        end
     }
-    end
 }
 
 /// How a connection is to end.
@@ -690,5 +736,49 @@ impl AsyncWrite for Tunnel {
         }
         ready!(self.half.poll_reset(cx));
         Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_joined_and_none_changes_its_place() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut slot, mut sent, mut taken) = (Slot::default(), Vec::new(), Vec::new());
+            let (mut counted, mut released, mut pieces) = (0, 0, 0);
+            for _ in 0..100 {
+                if rng.u8(..) < 40 {
+                    while let Some((data, flow)) = slot.next() {
+                        assert!(!data.is_empty() && data.len() <= JOINED.max(20_000));
+                        taken.extend_from_slice(&data);
+                        released += flow;
+                        pieces += 1;
+                    }
+                    assert!(!slot.has_data());
+                }
+                let length = if rng.u8(..) < 30 { rng.usize(SMALL..20_000) } else { rng.usize(1..SMALL) };
+                let data: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(length).collect();
+                sent.extend_from_slice(&data);
+                counted += length as u32 + 3;
+                slot.add(data.into(), length as u32 + 3);
+            }
+            while let Some((data, flow)) = slot.next() {
+                taken.extend_from_slice(&data);
+                released += flow;
+                pieces += 1;
+            }
+            assert!(taken == sent && released == counted && pieces < 100, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_single_small_piece_is_not_copied() {
+        let mut slot = Slot::default();
+        let data = Bytes::from(vec![7; 1000]);
+        slot.add(data.clone(), 1000);
+        assert_eq!(slot.next().unwrap().0.as_ptr(), data.as_ptr());
     }
 }

@@ -86,43 +86,46 @@ impl Response {
 }
 
 /// Serves HTTP/1.1 (and 1.0) until the connection ends or `watch` says so. `input` was read of it already.
-pub async fn http1<H, F>(
+pub fn http1<H, F>(
     io: Transport,
     input: BytesMut,
     handle: H,
     connections: Rc<Connections>,
     watch: Rc<Watch>,
-) -> End
+) -> impl Future<Output = End>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Response>,
 {
+    // Not an `async fn`: that would hold its arguments twice.
     let wire: SharedWire = Rc::new(std::cell::RefCell::new(Wire::new(io, input)));
-    loop {
-        let next = next_request(&wire, &connections, &watch).await;
-        watch.phase(Phase::Busy, &connections);
-        // In a place of its own, so that an idle connection does not hold room for a request.
-        let turn = match next {
-            Next::Request(head, parsed) => Box::pin(turn(&wire, &handle, head, parsed, &watch)),
-            Next::Nothing => return End::InOrder,
-            Next::Fault(status, reason) => {
-                let refusing = boxed(refuse(&wire, status, reason));
-                return refusing.await;
-            }
-        };
-        match turn.await {
-            Turn::GoesOn => watch.phase(Phase::Idle, &connections),
-            Turn::Gone => return End::InOrder,
-            Turn::Closes => {
-                let closing = boxed(close(&wire));
-                closing.await;
-                return End::InOrder;
-            }
-            Turn::Tunnel(tunnel) => {
-                let (io, input) = wire.borrow_mut().take();
-                drop(wire);
-                tunnel(Upgraded::Connection(io, input)).await;
-                return End::InOrder;
+    async move {
+        loop {
+            let next = next_request(&wire, &connections, &watch).await;
+            watch.phase(Phase::Busy, &connections);
+            // In a place of its own, so that an idle connection does not hold room for a request.
+            let turn = match next {
+                Next::Request(head, parsed) => Box::pin(turn(&wire, &handle, head, parsed, &watch)),
+                Next::Nothing => return End::InOrder,
+                Next::Fault(status, reason) => {
+                    let refusing = boxed(refuse(&wire, status, reason));
+                    return refusing.await;
+                }
+            };
+            match turn.await {
+                Turn::GoesOn => watch.phase(Phase::Idle, &connections),
+                Turn::Gone => return End::InOrder,
+                Turn::Closes => {
+                    let closing = boxed(close(&wire));
+                    closing.await;
+                    return End::InOrder;
+                }
+                Turn::Tunnel(tunnel) => {
+                    let (io, input) = wire.borrow_mut().take();
+                    let tunnelling = tunnel(Upgraded::Connection(io, input));
+                    tunnelling.await;
+                    return End::InOrder;
+                }
             }
         }
     }
@@ -305,13 +308,13 @@ async fn close(wire: &SharedWire) {
 }
 
 /// Serves HTTP/2 until the connection ends or `watch` says so. `input` was read of it already.
-pub async fn http2<H, F>(
+pub fn http2<H, F>(
     io: Transport,
     input: BytesMut,
     handle: H,
     connections: Rc<Connections>,
     watch: Rc<Watch>,
-) -> End
+) -> impl Future<Output = End>
 where
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
@@ -327,9 +330,12 @@ where
     let request = move |half: Half, head: RequestHead, end: bool| {
         tokio::task::spawn_local(stream(half, head, end, Rc::clone(&handle)));
     };
-    match drive(link, io, input, PING, control, request).await {
-        LinkEnd::InOrder | LinkEnd::Lost => End::InOrder,
-        LinkEnd::Broken(_) => End::Broken,
+    let driving = drive(link, io, input, PING, control, request);
+    async move {
+        match driving.await {
+            LinkEnd::InOrder | LinkEnd::Lost => End::InOrder,
+            LinkEnd::Broken(_) => End::Broken,
+        }
     }
 }
 

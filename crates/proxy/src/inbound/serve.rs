@@ -12,17 +12,30 @@ use crate::http::watch::Watch;
 use crate::worker::Worker;
 
 /// HTTP/1.1; `read` was read of the connection already.
-pub async fn http1(worker: Rc<Worker>, io: Transport, read: BytesMut, caller: Rc<Caller>, watch: Rc<Watch>) {
-    let connections = Rc::clone(&worker.connections);
-    let handle = |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-    let end = serve::http1(io, read, handle, connections, watch).await;
-    worker.ended("inbound", end);
+pub fn http1(
+    worker: Rc<Worker>,
+    io: Transport,
+    read: BytesMut,
+    caller: Rc<Caller>,
+    watch: Rc<Watch>,
+) -> impl Future<Output = ()> {
+    // Not an `async fn`: that would hold its arguments twice.
+    let (connections, counting) = (Rc::clone(&worker.connections), Rc::clone(&worker));
+    let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
+    let serving = serve::http1(io, read, handle, connections, watch);
+    async move { counting.ended("inbound", serving.await) }
 }
 
 /// HTTP/2.
-pub async fn http2(worker: Rc<Worker>, io: Transport, read: BytesMut, caller: Rc<Caller>, watch: Rc<Watch>) {
+pub fn http2(
+    worker: Rc<Worker>,
+    io: Transport,
+    read: BytesMut,
+    caller: Rc<Caller>,
+    watch: Rc<Watch>,
+) -> impl Future<Output = ()> {
     let (connections, counting) = (Rc::clone(&worker.connections), Rc::clone(&worker));
     let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
-    let end = serve::http2(io, read, handle, connections, watch).await;
-    counting.ended("inbound", end);
+    let serving = serve::http2(io, read, handle, connections, watch);
+    async move { counting.ended("inbound", serving.await) }
 }

@@ -106,21 +106,24 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
     }
 }
 
-async fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
-    let (stream, read) = stream.into_parts();
-    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let handle = |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
-    worker.ended("outbound", end);
-}
+// Not `async fn`s: those would hold their arguments, and what was read to detect the protocol, for the connection's life.
 
-async fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) {
+fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) -> impl Future<Output = ()> {
     let (stream, read) = stream.into_parts();
     let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
     let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch).await;
-    counting.ended("outbound", end);
+    let serving = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch);
+    async move { counting.ended("outbound", serving.await) }
+}
+
+fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) -> impl Future<Output = ()> {
+    let (stream, read) = stream.into_parts();
+    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
+    let counting = Rc::clone(&worker);
+    let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
+    let serving = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch);
+    async move { counting.ended("outbound", serving.await) }
 }
 
 /// Dials a target outside of any request, to learn whether it can be reached, and tells the balance.
