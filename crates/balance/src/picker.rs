@@ -103,6 +103,27 @@ impl Picker {
         }
     }
 
+    /// The endpoint of this [`Target::id`], for a request of a session that is bound to it. `None` when it is not known here, is
+    /// excluded, or could not serve now: then the session moves.
+    pub fn pick_bound(&mut self, id: u64, now: Instant, exclude: &[EndpointKey]) -> Option<Pick> {
+        let at = self.balance.epoch.at(now);
+        self.balance.refresh(now, at);
+        let plan = self.balance.plan();
+        let allowed = plan.set.groups.iter().filter(|group| group.is_allowed());
+        let mut bound = allowed.flat_map(|group| &group.targets[..group.endpoints]).filter(|target| target.id == id);
+        let target = bound.find(|target| target.stats.ready.load(Relaxed) && target.stats.is_fit())?;
+        let breaker = &plan.set.policy.circuit_breaker;
+        if exclude.contains(&target.key) {
+            return None;
+        }
+        let room = self.balance.in_flight.fetch_add(1, Relaxed) < breaker.max_requests;
+        if !room || target.stats.enter(breaker.max_requests_per_endpoint).is_none() {
+            self.balance.in_flight.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Pick { balance: Arc::clone(&self.balance), target: Arc::clone(target), started: at, panic: false })
+    }
+
     fn choose(&mut self, exclude: &[EndpointKey], limit: u32, met: &mut Met) -> Option<Arc<Target>> {
         self.lanes.iter_mut().for_each(|lane| lane.tried = false);
         let mut first = true;

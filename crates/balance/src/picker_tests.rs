@@ -607,3 +607,26 @@ proptest! {
         prop_assert!(counts.values().all(|&n| n.abs_diff(rounds) <= 1), "{:?}", counts);
     }
 }
+
+#[test]
+fn a_session_stays_with_its_endpoint_while_that_can_serve() {
+    let mut bench =
+        Bench::new(&[("here", 3), ("there", 2)], TrafficPolicy { slow_start: Duration::ZERO, ..Default::default() });
+    let first = bench.pick().unwrap();
+    let (id, key) = (first.target().id, first.key().clone());
+    assert_eq!(id, key.id());
+    first.finish(Success, MS, bench.now);
+    for _ in 0..20 {
+        let pick = bench.picker.pick_bound(id, bench.now, &[]).unwrap();
+        assert_eq!(*pick.key(), key);
+        pick.finish(Success, MS, bench.now);
+    }
+    assert!(bench.picker.pick_bound(id, bench.now, std::slice::from_ref(&key)).is_none(), "it has failed this request");
+    assert!(bench.picker.pick_bound(id ^ 1, bench.now, &[]).is_none(), "nobody");
+    let pick = bench.picker.pick_bound(id, bench.now, &[]).unwrap();
+    pick.finish(ConnectFailed, MS, bench.now);
+    bench.now += Duration::from_millis(200);
+    assert!(bench.picker.pick_bound(id, bench.now, &[]).is_none(), "it cannot be reached");
+    // What was refused holds no place.
+    assert_eq!(bench.balance.in_flight.load(Relaxed), 0);
+}

@@ -293,7 +293,8 @@ fn set(endpoints: &Endpoints, clusters: &Clusters, epoch: Epoch, known: Option<&
                 return Arc::clone(unchanged);
             }
             let stats = stats(&key, ready);
-            Arc::new(Target { stats, reach: cluster.reach, health: Arc::clone(&health), epoch, key, kind })
+            let id = key.id();
+            Arc::new(Target { stats, reach: cluster.reach, health: Arc::clone(&health), epoch, key, id, kind })
         };
         let mut targets: Vec<_> = cluster
             .endpoints

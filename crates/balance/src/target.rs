@@ -22,11 +22,20 @@ pub struct EndpointKey {
     pub cluster: ClusterName,
 }
 
+impl EndpointKey {
+    /// A number that stands for it in tokens of sessions: the same in every process and version, and not the address itself.
+    pub fn id(&self) -> u64 {
+        veer_core::names::stable_hash(&format!("{}/{}/{}", self.cluster, self.workload, self.address))
+    }
+}
+
 /// One endpoint, or a cluster's gateway that picks one.
 #[derive(Debug)]
 pub struct Target {
     /// Which one.
     pub key: EndpointKey,
+    /// [`EndpointKey::id`].
+    pub id: u64,
     /// How it is reached.
     pub reach: Reach,
     pub(crate) kind: Kind,

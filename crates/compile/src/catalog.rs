@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use veer_core::ObjectName;
-use veer_resources::{Diagnostic, Kind, KindName, Object, ParentRef, SERVICE_NAME_LABEL};
+use veer_resources::{Diagnostic, Kind, KindName, Object, ParentRef, PolicyTarget, SERVICE_NAME_LABEL};
 
 use crate::faults;
 use crate::ingress::{listener_kind, wanted};
@@ -125,13 +125,8 @@ fn listed_under(object: &Object) -> Vec<Key> {
         Kind::UdpRoute(spec) => listener_parents(object, &spec.parent_refs),
         Kind::ReferenceGrant(_) => vec![Key::Grants(namespace())],
         Kind::AuthorizationPolicy(_) => vec![Key::Authorization(namespace())],
-        Kind::TrafficPolicy(spec) => match spec.target_ref.target() {
-            Some(kind) => {
-                let name = ObjectName { namespace: namespace(), name: Arc::clone(&spec.target_ref.name) };
-                vec![Key::Policies(Parent { kind, name })]
-            }
-            None => Vec::new(),
-        },
+        Kind::TrafficPolicy(spec) => policed(object, std::slice::from_ref(&spec.target_ref)),
+        Kind::BackendTrafficPolicy(spec) => policed(object, &spec.target_refs),
         _ => Vec::new(),
     }
 }
@@ -144,4 +139,13 @@ fn listener_parents(route: &Object, parents: &[ParentRef]) -> Vec<Key> {
         Some(Key::RoutesOf(listener_kind(parent.listeners()?), name))
     };
     parents.iter().filter_map(key).collect()
+}
+
+/// The services that a policy is for.
+fn policed(object: &Object, targets: &[PolicyTarget]) -> Vec<Key> {
+    let parent = |target: &PolicyTarget| {
+        let name = ObjectName { namespace: Arc::clone(&object.meta.namespace), name: Arc::clone(&target.name) };
+        Some(Key::Policies(Parent { kind: target.target()?, name }))
+    };
+    targets.iter().filter_map(parent).collect()
 }

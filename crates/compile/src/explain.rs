@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use veer_core::policy::DEFAULT_RETRY_ATTEMPTS;
-use veer_core::route::{Backend, Filter, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, TcpRoute};
+use veer_core::route::{Filter, HttpRoute, HttpRule, RouteKind, TcpRoute};
 use veer_core::{AppProtocol, Service, ServicePort};
 
 use crate::meaning::Meaning;
@@ -66,7 +66,12 @@ fn line(port: &ServicePort, callers: Option<String>, to: Vec<String>, by: Option
 
 fn tcp_line(port: &ServicePort, route: &TcpRoute) -> RouteLine {
     let callers = route.consumer_namespace.as_ref().map(ToString::to_string);
-    line(port, callers, route.backends.iter().map(backend).collect(), Some(format!("TCPRoute {}", route.name)))
+    line(
+        port,
+        callers,
+        route.backends.iter().map(ToString::to_string).collect(),
+        Some(format!("TCPRoute {}", route.name)),
+    )
 }
 
 fn http_line(port: &ServicePort, route: &HttpRoute, rule: &HttpRule) -> RouteLine {
@@ -79,17 +84,18 @@ fn http_line(port: &ServicePort, route: &HttpRoute, rule: &HttpRule) -> RouteLin
         let _ = write!(by, " of {owner}");
     }
     let callers = route.consumer_namespace.as_ref().map(ToString::to_string);
-    let answered = rule.filters.iter().any(|f| matches!(f, Filter::Fail { .. } | Filter::Redirect { .. }));
+    let answered =
+        rule.filters.iter().any(|f| matches!(f, Filter::Fail { .. } | Filter::Redirect { .. } | Filter::Unknown(_)));
     let to = match &rule.backends[..] {
         [] if answered => Vec::new(),
         [] => vec!["500: no backends".to_owned()],
-        backends => backends.iter().map(backend).collect(),
+        backends => backends.iter().map(ToString::to_string).collect(),
     };
     let mut line = line(port, callers, to, Some(by));
     if !rule.matches.is_empty() {
-        line.when = rule.matches.iter().map(condition).collect::<Vec<_>>().join(" or ");
+        line.when = rule.matches.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     }
-    line.filters = rule.filters.iter().map(filter).collect();
+    line.filters = rule.filters.iter().map(ToString::to_string).collect();
     let limit = |what: &str, limit: Option<std::time::Duration>| {
         limit.filter(|limit| !limit.is_zero()).map(|limit| format!("{what} within {limit:?}"))
     };
@@ -100,41 +106,6 @@ fn http_line(port: &ServicePort, route: &HttpRoute, rule: &HttpRule) -> RouteLin
         let attempts = retry.attempts.unwrap_or(DEFAULT_RETRY_ATTEMPTS);
         line.limits.push(format!("{attempts} retries on {}", codes.join(", ")));
     }
+    line.limits.extend(rule.session.as_ref().map(ToString::to_string));
     line
-}
-
-fn backend(backend: &Backend) -> String {
-    let Backend { host, port, weight, invalid } = backend;
-    match invalid {
-        Some(reason) => format!("500: {reason} (weight {weight})"),
-        None => format!("{host}:{port} (weight {weight})"),
-    }
-}
-
-fn condition(rule: &HttpMatch) -> String {
-    let mut parts = Vec::new();
-    parts.extend(rule.method.as_ref().map(|method| format!("method {method}")));
-    parts.extend(rule.path.as_ref().map(|path| match path {
-        PathMatch::Exact(path) => format!("path = {path}"),
-        PathMatch::Prefix(path) => format!("path under {path}"),
-        PathMatch::Grpc { service, method } => {
-            format!("call of {}/{}", service.as_deref().unwrap_or("*"), method.as_deref().unwrap_or("*"))
-        }
-    }));
-    parts.extend(rule.headers.iter().map(|h| format!("header {} = {}", h.name, h.value)));
-    parts.extend(rule.query.iter().map(|q| format!("query {} = {}", q.name, q.value)));
-    if parts.is_empty() { "always".into() } else { parts.join(" and ") }
-}
-
-fn filter(filter: &Filter) -> String {
-    match filter {
-        Filter::RequestHeaders(_) => "changes request headers".into(),
-        Filter::ResponseHeaders(_) => "changes response headers".into(),
-        Filter::Redirect { status, .. } => format!("redirects with {status}"),
-        Filter::Rewrite { host, path } => {
-            let host = host.as_ref().map(|host| format!(" host to {host}")).unwrap_or_default();
-            format!("rewrites{host}{}", if path.is_some() { " path" } else { "" })
-        }
-        Filter::Fail { status, reason } => format!("answers {status}: {reason}"),
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use veer_core::endpoints::ServiceToken;
 use veer_core::gateway::GatewayService;
 use veer_core::offer::OfferPort;
-use veer_core::route::HttpRoute;
+use veer_core::route::{Backend, HttpRoute};
 use veer_core::{ClusterName, Endpoint, ObjectName, Offer, ServiceHost, ServicePort, SpiffeId};
 use veer_resources::KindName;
 
@@ -101,7 +101,7 @@ fn routes(view: View<'_>, peer: &ClusterName, ports: &[ServicePort]) -> Vec<Http
         let own = port.http_routes.iter().filter(|r| r.consumer_namespace.is_none() && r.owner.is_none());
         for route in own {
             let mut route = HttpRoute { parent_port: Some(port.port), ..route.clone() };
-            for backend in route.rules.iter_mut().flat_map(|rule| &mut rule.backends) {
+            let mut judge = |backend: &mut Backend| {
                 let object = backend.host.object();
                 let shape = object.as_ref().and_then(|object| view.shape(object));
                 match (&object, shape) {
@@ -114,7 +114,8 @@ fn routes(view: View<'_>, peer: &ClusterName, ports: &[ServicePort]) -> Vec<Http
                             .get_or_insert_with(|| format!("{} is not offered to {peer}", backend.host).into());
                     }
                 }
-            }
+            };
+            route.rules.iter_mut().for_each(|rule| rule.each_backend(&mut judge));
             routes.push(route);
         }
     }

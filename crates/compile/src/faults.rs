@@ -140,6 +140,12 @@ pub(crate) fn backend(route: &Object, path: &str, reason: &str) -> Diagnostic {
     )
 }
 
+/// A reference to a backend for copies that leads nowhere.
+pub(crate) fn mirror(route: &Object, path: &str, reason: impl Display) -> Diagnostic {
+    let mend = "write a Service or ServiceImport that is there, with one of its ports";
+    route.error("V0357", path, format!("{reason}; no copies are sent"), mend)
+}
+
 /// Something that this version does not act on, in a rule that fails closed.
 pub(crate) fn unsupported(route: &Object, path: &str, reason: &str) -> Diagnostic {
     let mend =
@@ -153,24 +159,24 @@ pub(crate) fn route_loses(at: &veer_resources::Location, reason: String) -> Diag
 }
 
 /// A policy for something that does not exist.
-pub(crate) fn policy_target(policy: &Object, what: impl Display) -> Diagnostic {
+pub(crate) fn policy_target(policy: &Object, at: &str, what: impl Display) -> Diagnostic {
     policy.error(
         "V0360",
-        "spec.targetRef.name",
+        &format!("{at}.name"),
         format!("the policy is for {what}, which does not exist"),
         "write the name of a service of this namespace",
     )
 }
 
 /// A second policy for one service.
-pub(crate) fn policy_loses(policy: &Object, to: &Object) -> Diagnostic {
+pub(crate) fn policy_loses(policy: &Object, at: &str, to: &Object) -> Diagnostic {
     let reason = format!(
         "{} {} at {} is for the same service and older (or first by name); this one is not used",
         to.kind.name(),
         to.name(),
         to.at
     );
-    policy.error("V0361", "spec.targetRef", reason, "write one policy per service")
+    policy.error("V0361", at, reason, "write one policy per service")
 }
 
 /// An AuthorizationPolicy for nobody.

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use veer_core::route::{Filter, HeaderChange, HttpMatch, HttpRule, PathChange, PathMatch, Retry, Timeouts, ValueMatch};
+use veer_core::Pattern;
+use veer_core::route::{
+    Backend, Comparison, Cors, Filter, HeaderChange, HeaderField, HttpMatch, HttpRule, Mirror, PathChange, PathMatch,
+    Retry, SessionPersistence, Timeouts, ValueMatch,
+};
 use veer_resources::{
-    BackendRef, Diagnostic, GrpcMethodRule, GrpcRouteSpec, HeaderModifier, HttpRouteMatch, HttpRouteSpec, Object,
-    PathMatchType, PathModifier, PathModifierType, PathRule, RouteFilter, RouteRetry, RouteTimeouts, ValueMatchType,
-    ValueRule,
+    BackendRef, CorsFilter, Diagnostic, GrpcMethodRule, GrpcRouteSpec, HeaderModifier, HttpRouteMatch, HttpRouteSpec,
+    MirrorFilter, Object, PathMatchType, PathModifier, PathModifierType, PathRule, RouteFilter, RouteRetry,
+    RouteTimeouts, SessionSpec, ValueMatchType, ValueRule,
 };
 
 use crate::faults;
-use crate::routes::backends;
+use crate::routes::{backend, backends};
 use crate::view::View;
 
 /// Rules of an HTTPRoute.
@@ -21,17 +25,17 @@ pub(crate) fn http_rules(
     faults: &mut Vec<Diagnostic>,
 ) -> Vec<HttpRule> {
     let rule = |(index, rule): (usize, &veer_resources::HttpRouteRule)| {
-        let mut draft = Draft::new(object, format!("spec.rules[{index}]"));
+        let mut draft = Draft::new(view, object, format!("spec.rules[{index}]"));
         let matches = rule.matches.iter().enumerate().map(|(i, m)| draft.http_match(i, m)).collect();
         let filters = draft.filters(&rule.filters);
         draft.finish(
-            view,
             rule.name.clone(),
             matches,
             filters,
             &rule.backend_refs,
             &rule.timeouts,
             rule.retry.as_ref(),
+            rule.session_persistence.as_ref(),
             faults,
         )
     };
@@ -46,7 +50,7 @@ pub(crate) fn grpc_rules(
     faults: &mut Vec<Diagnostic>,
 ) -> Vec<HttpRule> {
     let rule = |(index, rule): (usize, &veer_resources::GrpcRouteRule)| {
-        let mut draft = Draft::new(object, format!("spec.rules[{index}]"));
+        let mut draft = Draft::new(view, object, format!("spec.rules[{index}]"));
         let matches = rule.matches.iter().enumerate().map(|(i, m)| HttpMatch {
             path: m.method.as_ref().and_then(|method| draft.grpc_method(i, method)),
             headers: draft.values(&format!("matches[{i}].headers"), &m.headers, true),
@@ -55,13 +59,13 @@ pub(crate) fn grpc_rules(
         let matches = matches.collect();
         let filters = draft.filters(&rule.filters);
         draft.finish(
-            view,
             rule.name.clone(),
             matches,
             filters,
             &rule.backend_refs,
             &rule.timeouts,
             rule.retry.as_ref(),
+            rule.session_persistence.as_ref(),
             faults,
         )
     };
@@ -70,6 +74,7 @@ pub(crate) fn grpc_rules(
 
 /// A rule in the making: remembers the first reason why it cannot be served as written.
 struct Draft<'a> {
+    view: View<'a>,
     object: &'a Object,
     path: String,
     failed: Option<Arc<str>>,
@@ -77,8 +82,8 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(object: &'a Object, path: String) -> Self {
-        Self { object, path, failed: None, faults: Vec::new() }
+    fn new(view: View<'a>, object: &'a Object, path: String) -> Self {
+        Self { view, object, path, failed: None, faults: Vec::new() }
     }
 
     fn fail(&mut self, at: &str, reason: String) {
@@ -88,17 +93,21 @@ impl<'a> Draft<'a> {
 
     fn finish(
         mut self,
-        view: View<'_>,
         name: Option<Arc<str>>,
         matches: Vec<HttpMatch>,
         mut filters: Vec<Filter>,
         refs: &[BackendRef],
         timeouts: &RouteTimeouts,
         retry: Option<&RouteRetry>,
+        session: Option<&SessionSpec>,
         faults: &mut Vec<Diagnostic>,
     ) -> HttpRule {
+        let session = session.and_then(|written| self.session(written));
         let path = format!("{}.backendRefs", self.path);
-        let mut backends = backends(view, self.object, &path, refs, &mut self.faults);
+        let mut backends = backends(self.view, self.object, &path, refs, &mut self.faults);
+        for (index, (backend, written)) in backends.iter_mut().zip(refs).enumerate() {
+            backend.filters = self.backend_filters(&format!("{path}[{index}]"), &written.filters);
+        }
         if let Some(reason) = self.failed.take() {
             filters = vec![Filter::Fail { status: 500, reason }];
             backends.clear();
@@ -111,7 +120,17 @@ impl<'a> Draft<'a> {
             backends,
             timeouts: Timeouts { request: timeouts.request, backend_request: timeouts.backend_request },
             retry: retry.map(|r| Retry { codes: r.codes.clone(), attempts: r.attempts, backoff: r.backoff }),
+            session,
         }
+    }
+
+    fn session(&mut self, written: &SessionSpec) -> Option<Arc<SessionPersistence>> {
+        let owner = format!("{} {} {}", self.object.kind.name(), self.object.name(), self.path);
+        let session = written.session(&owner);
+        if session.is_none() {
+            self.fail("sessionPersistence", "sessions of this kind are not supported".to_owned());
+        }
+        session.map(Arc::new)
     }
 
     /// A match whose conditions are all understood, or one that holds at least wherever the written one would: its rule
@@ -130,13 +149,10 @@ impl<'a> Draft<'a> {
         match &path.match_type {
             PathMatchType::Exact => Some(PathMatch::Exact(Arc::clone(&path.value))),
             PathMatchType::PathPrefix => Some(PathMatch::Prefix(Arc::clone(&path.value))),
-            PathMatchType::RegularExpression => {
-                self.fail(
-                    &format!("{at}.path"),
-                    format!("path match by regular expression {:?} is not supported", path.value),
-                );
-                Some(PathMatch::Prefix(regex_prefix(&path.value).into()))
-            }
+            PathMatchType::RegularExpression => Some(match self.pattern(&format!("{at}.path.value"), &path.value) {
+                true => PathMatch::Regex(Arc::clone(&path.value)),
+                false => PathMatch::Prefix(regex_prefix(&path.value).into()),
+            }),
             PathMatchType::Unknown(kind) => {
                 self.fail(&format!("{at}.path"), format!("path match of type {kind} is not supported"));
                 None
@@ -144,31 +160,92 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn grpc_method(&mut self, index: usize, method: &GrpcMethodRule) -> Option<PathMatch> {
-        if method.match_type != ValueMatchType::Exact {
-            let kind = method.match_type.as_str();
-            self.fail(&format!("matches[{index}].method"), format!("method match of type {kind} is not supported"));
-            return None;
+    /// Whether it is one; the rule fails when it is not.
+    fn pattern(&mut self, at: &str, text: &str) -> bool {
+        let compiled = Pattern::new(text);
+        if let Err(error) = &compiled {
+            self.fail(at, format!("the regular expression {text:?}: {error}"));
         }
-        (method.service.is_some() || method.method.is_some())
-            .then(|| PathMatch::Grpc { service: method.service.clone(), method: method.method.clone() })
+        compiled.is_ok()
+    }
+
+    fn grpc_method(&mut self, index: usize, method: &GrpcMethodRule) -> Option<PathMatch> {
+        let at = format!("matches[{index}].method");
+        // The Gateway API takes an empty text for one that is not written.
+        let written = |text: &Option<Arc<str>>| text.clone().filter(|text| !text.is_empty());
+        let (service, name) = (written(&method.service), written(&method.method));
+        match &method.match_type {
+            _ if service.is_none() && name.is_none() => None,
+            ValueMatchType::Exact => Some(PathMatch::Grpc { service, method: name }),
+            ValueMatchType::RegularExpression => {
+                let parts = [("service", &service), ("method", &name)];
+                let good = parts
+                    .map(|(field, text)| text.as_ref().is_none_or(|text| self.pattern(&format!("{at}.{field}"), text)));
+                (good == [true, true]).then_some(PathMatch::GrpcRegex { service, method: name })
+            }
+            ValueMatchType::Unknown(kind) => {
+                self.fail(&at, format!("method match of type {kind} is not supported"));
+                None
+            }
+        }
     }
 
     /// Conditions on named values. Of several for one name only the first counts (Gateway API).
     fn values(&mut self, at: &str, rules: &[ValueRule], fold_case: bool) -> Vec<ValueMatch> {
         let mut values: Vec<ValueMatch> = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            if rule.match_type != ValueMatchType::Exact {
-                let kind = rule.match_type.as_str();
-                self.fail(&format!("{at}[{index}]"), format!("match of {:?} by {kind} is not supported", rule.name));
-                continue;
-            }
+            let by = match &rule.match_type {
+                ValueMatchType::Exact => Comparison::Exact,
+                ValueMatchType::RegularExpression if self.pattern(&format!("{at}[{index}].value"), &rule.value) => {
+                    Comparison::Regex
+                }
+                ValueMatchType::RegularExpression => continue,
+                ValueMatchType::Unknown(kind) => {
+                    self.fail(
+                        &format!("{at}[{index}]"),
+                        format!("match of {:?} by {kind} is not supported", rule.name),
+                    );
+                    continue;
+                }
+            };
             let name = if fold_case { lower(&rule.name) } else { Arc::clone(&rule.name) };
             if values.iter().all(|value| value.name != name) {
-                values.push(ValueMatch { name, value: Arc::clone(&rule.value) });
+                values.push(ValueMatch { name, value: Arc::clone(&rule.value), by });
             }
         }
         values
+    }
+
+    /// What is done to requests for one backend. What is not understood fails these requests alone.
+    fn backend_filters(&mut self, path: &str, written: &[RouteFilter]) -> Vec<Filter> {
+        if written.is_empty() {
+            return Vec::new();
+        }
+        let mut draft = Draft::new(self.view, self.object, path.to_owned());
+        let filters = draft.filters(written);
+        if let Some(at) = written.iter().position(|filter| matches!(filter, RouteFilter::Cors(_))) {
+            // A preflight is for no backend yet.
+            draft.fail(&format!("filters[{at}]"), "filter CORS of a single backend is not supported".to_owned());
+        }
+        self.faults.append(&mut draft.faults);
+        match draft.failed {
+            Some(reason) => vec![Filter::Fail { status: 500, reason }],
+            None => filters,
+        }
+    }
+
+    fn mirror(&mut self, at: &str, written: &MirrorFilter) -> Filter {
+        let to: Backend = backend(self.view, self.object, &written.backend_ref);
+        if let (Some(reason), Some(_)) = (&to.invalid, written.backend_ref.target()) {
+            let path = format!("{}.{at}.requestMirror.backendRef", self.path);
+            self.faults.push(faults::mirror(self.object, &path, reason));
+        }
+        let (numerator, denominator) = match (written.percent, &written.fraction) {
+            (Some(percent), _) => (percent, 100),
+            (None, Some(fraction)) => (fraction.numerator, fraction.denominator),
+            (None, None) => (1, 1),
+        };
+        Filter::Mirror(Mirror { to: Box::new(to), numerator, denominator })
     }
 
     fn filters(&mut self, written: &[RouteFilter]) -> Vec<Filter> {
@@ -193,6 +270,8 @@ impl<'a> Draft<'a> {
                     host: rewrite.hostname.clone(),
                     path: rewrite.path.as_ref().and_then(|path| self.path_change(&at, path)),
                 }),
+                RouteFilter::RequestMirror(mirror) => filters.push(self.mirror(&at, mirror)),
+                RouteFilter::Cors(written) => filters.push(Filter::Cors(cors(written))),
                 RouteFilter::Unsupported(kind) => self.fail(&at, format!("filter {kind} is not supported")),
             }
         }
@@ -222,12 +301,23 @@ impl<'a> Draft<'a> {
 
 fn header_change(change: &HeaderModifier) -> HeaderChange {
     let values = |list: &[veer_resources::HeaderValue]| {
-        list.iter().map(|h| ValueMatch { name: lower(&h.name), value: Arc::clone(&h.value) }).collect()
+        list.iter().map(|h| HeaderField { name: lower(&h.name), value: Arc::clone(&h.value) }).collect()
     };
     HeaderChange {
         set: values(&change.set),
         add: values(&change.add),
         remove: change.remove.iter().map(lower).collect(),
+    }
+}
+
+fn cors(written: &CorsFilter) -> Cors {
+    Cors {
+        allow_origins: written.allow_origins.clone(),
+        allow_methods: written.allow_methods.clone(),
+        allow_headers: written.allow_headers.clone(),
+        expose_headers: written.expose_headers.clone(),
+        allow_credentials: written.allow_credentials.unwrap_or(false),
+        max_age: written.max_age,
     }
 }
 

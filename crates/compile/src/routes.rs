@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veer_core::route::{Backend, Filter, HttpRoute, TcpRoute};
-use veer_core::{ObjectName, ServiceHost};
+use veer_core::{AppProtocol, ObjectName, ServiceHost};
 use veer_resources::{
-    BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, TargetKind,
-    TcpRouteRule,
+    BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, RouteFilter,
+    TargetKind, TcpRouteRule,
 };
 
 use crate::faults;
@@ -166,15 +166,28 @@ fn partial(act: &Act) -> Option<String> {
     route.rules.iter().find_map(failing)
 }
 
-/// All references to backends, filters of backends among them not.
+/// All references to backends, those of filters among them.
 fn backend_refs(object: &Object) -> Box<dyn Iterator<Item = &BackendRef> + '_> {
     match &object.kind {
-        Kind::HttpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
-        Kind::GrpcRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
+        Kind::HttpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
+            let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(mirrored))
+        })),
+        Kind::GrpcRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
+            let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(mirrored))
+        })),
         Kind::TcpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
         Kind::TlsRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
         Kind::UdpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
         _ => Box::new(std::iter::empty()),
+    }
+}
+
+fn mirrored(filter: &RouteFilter) -> Option<&BackendRef> {
+    match filter {
+        RouteFilter::RequestMirror(mirror) => Some(&mirror.backend_ref),
+        _ => None,
     }
 }
 
@@ -347,21 +360,22 @@ pub(crate) fn backends(
     backends
 }
 
-fn backend(view: View<'_>, route: &Object, reference: &BackendRef) -> Backend {
+/// Where one reference leads, without its filters.
+pub(crate) fn backend(view: View<'_>, route: &Object, reference: &BackendRef) -> Backend {
     let namespace = reference.namespace.as_ref().unwrap_or(&route.meta.namespace);
     let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&reference.name) };
     let outcome = resolve(view, route, reference, &name);
-    let (host, port, invalid) = match outcome {
-        Ok((host, port)) => (host, port, None),
+    let (host, port, protocol, invalid) = match outcome {
+        Ok((host, port, protocol)) => (host, port, Some(protocol), None),
         Err((_, reason)) => {
             let host = match reference.target() {
                 Some(TargetKind::ServiceImport) => ServiceHost::clusterset(&name),
                 _ => ServiceHost::cluster_local(&name),
             };
-            (host.unwrap_or_else(|_| nowhere()), reference.port.unwrap_or(0), Some(Arc::from(reason)))
+            (host.unwrap_or_else(|_| nowhere()), reference.port.unwrap_or(0), None, Some(Arc::from(reason)))
         }
     };
-    Backend { host, port, weight: reference.weight, invalid }
+    Backend { host, port, weight: reference.weight, invalid, filters: Vec::new(), protocol }
 }
 
 fn resolve(
@@ -369,7 +383,7 @@ fn resolve(
     route: &Object,
     reference: &BackendRef,
     name: &ObjectName,
-) -> Result<(ServiceHost, u16), No> {
+) -> Result<(ServiceHost, u16, AppProtocol), No> {
     let kind = reference.target().ok_or_else(|| {
         let (kind, group) = (&reference.kind, &reference.group);
         ("InvalidKind", format!("there is no kind {kind} in the group {group:?} to lead to"))
@@ -384,18 +398,17 @@ fn resolve(
     let missing = |message: String| ("BackendNotFound", message);
     let (host, ports) =
         target(view, kind, name).ok_or_else(|| missing(format!("{} {name} does not exist", kind_name(kind))))?;
-    if !reference.filters.is_empty() {
-        return Err(("UnsupportedValue", "filters of a single backend are not supported".to_owned()));
+    if !reference.filters.is_empty() && route.kind.name() == KindName::TcpRoute {
+        return Err(("UnsupportedValue", "a TCPRoute has no filters".to_owned()));
     }
     let port = match (reference.port, &ports[..]) {
         (Some(port), _) => port,
         (None, [only]) if kind == TargetKind::ServiceImport => only.port,
         (None, _) => return Err(missing(format!("the reference to {} {name} names no port", kind_name(kind)))),
     };
-    if !ports.iter().any(|p| p.port == port) {
-        return Err(missing(format!("{} {name} has no port {port}", kind_name(kind))));
-    }
-    Ok((host, port))
+    let found = ports.iter().find(|p| p.port == port);
+    let no_port = || missing(format!("{} {name} has no port {port}", kind_name(kind)));
+    Ok((host, port, found.map(|p| p.protocol).ok_or_else(no_port)?))
 }
 
 /// Whether a ReferenceGrant lets an object of the Gateway API refer to this.

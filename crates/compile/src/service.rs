@@ -10,7 +10,7 @@ use veer_core::service::ServiceScope;
 use veer_core::{
     ClusterEndpoints, ClusterName, Endpoint, Endpoints, ObjectName, Offer, Reach, Service, ServiceHost, ServicePort,
 };
-use veer_resources::{Diagnostic, Kind, TargetKind};
+use veer_resources::{Diagnostic, Kind, KindName, TargetKind};
 
 use crate::export;
 use crate::links::age;
@@ -142,13 +142,24 @@ fn clusters(own: Option<&Own>, peers: &[(&ClusterName, &ClusterEndpoints)]) -> V
     own.into_iter().chain(peers.iter().map(|(_, endpoints)| (*endpoints).clone())).collect()
 }
 
-/// The policy of a service; of several the older, then the first by name.
+/// The policy of a service: Veer's own, and over it what an XBackendTrafficPolicy says. Of several of one kind the older, then the
+/// first by name.
 fn policy(view: View<'_>, kind: TargetKind, name: &ObjectName) -> Option<TrafficPolicy> {
-    let policies = view.listed(Key::Policies(Parent { kind, name: name.clone() }));
-    match &policies.min_by_key(|object| age(object))?.kind {
-        Kind::TrafficPolicy(spec) => Some(spec.policy()),
+    let listed = |wanted| {
+        let policies = view.listed(Key::Policies(Parent { kind, name: name.clone() }));
+        policies.filter(|policy| policy.kind.name() == wanted).min_by_key(|policy| age(policy))
+    };
+    let own = listed(KindName::TrafficPolicy).map(|object| &object.kind);
+    let standard = listed(KindName::BackendTrafficPolicy).map(|object| &object.kind);
+    let mut policy = match own {
+        Some(Kind::TrafficPolicy(spec)) => Some(spec.policy()),
         _ => None,
+    };
+    if let Some(Kind::BackendTrafficPolicy(spec)) = standard {
+        let service = format!("{} {name}", crate::routes::kind_name(kind));
+        spec.apply(&service, policy.get_or_insert_default());
     }
+    policy
 }
 
 /// Ports of the `clusterset.local` host with their routes: those attached to the ServiceImport; else, when this cluster exports
@@ -191,7 +202,7 @@ fn clusterset_ports(
 /// A route of this cluster's Service as it acts for the `clusterset.local` host.
 fn to_clusterset(view: View<'_>, route: &HttpRoute) -> HttpRoute {
     let mut route = route.clone();
-    route.rules.iter_mut().flat_map(|rule| &mut rule.backends).for_each(|backend| widen(view, backend));
+    route.rules.iter_mut().for_each(|rule| rule.each_backend(&mut |backend| widen(view, backend)));
     route
 }
 
@@ -216,12 +227,12 @@ fn owner_routes(
     only: Option<(&ObjectName, &ServiceHost)>,
 ) -> Vec<HttpRoute> {
     let mut routes = routes.to_vec();
-    for backend in routes.iter_mut().flat_map(|route| &mut route.rules).flat_map(|rule| &mut rule.backends) {
+    let mut judge = |backend: &mut Backend| {
         let object = backend.host.object().filter(|_| backend.host.is_clusterset());
         let import = object.as_ref().and_then(|object| view.import(object, peer));
         let (Some(object), Some(import)) = (object, import) else {
             backend.invalid.get_or_insert_with(|| format!("{peer} does not offer {} here", backend.host).into());
-            continue;
+            return;
         };
         if !import.ports.iter().any(|port| port.port == backend.port) {
             backend
@@ -235,6 +246,7 @@ fn owner_routes(
                 backend.host = ServiceHost::cluster_local(alias).unwrap_or_else(|_| backend.host.clone());
             }
         }
-    }
+    };
+    routes.iter_mut().flat_map(|route| &mut route.rules).for_each(|rule| rule.each_backend(&mut judge));
     routes
 }

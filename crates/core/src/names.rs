@@ -342,6 +342,11 @@ pub struct Locality {
     pub zone: Arc<str>,
 }
 
+/// A hash that all versions and processes agree on (FNV-1a, 64 bits). Not for anything that somebody may want to collide.
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::ClusterName;
+use crate::route::SessionPersistence;
 
 /// Tries after the first when a rule names codes but no number (GEP-1731 leaves it to implementations).
 pub const DEFAULT_RETRY_ATTEMPTS: u32 = 2;
@@ -33,6 +34,8 @@ pub struct TrafficPolicy {
     pub locality: LocalityPolicy,
     /// One try, to the response's head, when the route sets nothing. Default none.
     pub try_timeout: Option<Duration>,
+    /// Requests of one session go to one endpoint, when the route says nothing of sessions. Default none.
+    pub session: Option<Arc<SessionPersistence>>,
 }
 
 impl Default for TrafficPolicy {
@@ -44,6 +47,7 @@ impl Default for TrafficPolicy {
             retry_budget: RetryBudget::default(),
             locality: LocalityPolicy::default(),
             try_timeout: None,
+            session: None,
         }
     }
 }

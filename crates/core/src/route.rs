@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, ObjectName, ServiceHost};
+use crate::service::AppProtocol;
 
 /// An HTTPRoute or GRPCRoute attached to a service port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,28 @@ pub struct HttpRule {
     /// What is retried beyond Veer's own safe retries.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// Requests of one session go to one endpoint.
+    #[serde(default)]
+    pub session: Option<Arc<SessionPersistence>>,
+}
+
+impl HttpRule {
+    /// Shows every reference to a backend that the rule holds: those that serve, and those that filters name, also filters of
+    /// single backends. Whoever judges or renames backends goes through here, so that none is forgotten.
+    pub fn each_backend(&mut self, visit: &mut dyn FnMut(&mut Backend)) {
+        fn of_filters(filters: &mut [Filter], visit: &mut dyn FnMut(&mut Backend)) {
+            for filter in filters {
+                if let Filter::Mirror(mirror) = filter {
+                    visit(&mut mirror.to);
+                }
+            }
+        }
+        of_filters(&mut self.filters, visit);
+        for backend in &mut self.backends {
+            visit(backend);
+            of_filters(&mut backend.filters, visit);
+        }
+    }
 }
 
 /// Conditions that must all hold.
@@ -101,20 +124,77 @@ pub enum PathMatch {
         /// Method, when given.
         method: Option<Arc<str>>,
     },
+    /// The whole path, by a [`Pattern`](crate::Pattern).
+    Regex(Arc<str>),
+    /// As [`PathMatch::Grpc`], both by a [`Pattern`](crate::Pattern).
+    GrpcRegex {
+        /// Fully qualified service, when given.
+        service: Option<Arc<str>>,
+        /// Method, when given.
+        method: Option<Arc<str>>,
+    },
+    /// A condition that only a newer version knows: it holds for every path, and its rule answers 500.
+    #[serde(untagged)]
+    Unknown(Foreign),
 }
 
 /// A condition on a named value (header, query parameter).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueMatch {
     /// Name.
     pub name: Arc<str>,
-    /// Exact value.
+    /// The value, or a [`Pattern`](crate::Pattern).
     pub value: Arc<str>,
+    /// How it is compared.
+    #[serde(default)]
+    pub by: Comparison,
 }
 
-/// A filter of a rule. Kinds this version does not know never reach a proxy: compile replaces the rule's backends by
-/// [`Filter::Fail`], because a filter that is not understood must not be skipped.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+impl ValueMatch {
+    /// A condition that exactly this value meets.
+    pub fn exact(name: &str, value: &str) -> Self {
+        Self { name: name.into(), value: value.into(), by: Comparison::Exact }
+    }
+
+    /// A condition that values meet which the pattern holds for as a whole.
+    pub fn regex(name: &str, pattern: &str) -> Self {
+        Self { name: name.into(), value: pattern.into(), by: Comparison::Regex }
+    }
+}
+
+/// How a value is compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Comparison {
+    /// Byte by byte.
+    #[default]
+    Exact,
+    /// The whole value, by a [`Pattern`](crate::Pattern).
+    Regex,
+    /// In a way that only a newer version knows: the condition holds, and its rule answers 500.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Stands for something that a newer version said; what it was is not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Foreign;
+
+impl Serialize for Foreign {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("unknown")
+    }
+}
+
+impl<'de> Deserialize<'de> for Foreign {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Foreign)
+    }
+}
+
+/// A filter of a rule or of a backend. Kinds that the control plane does not know become [`Filter::Fail`], because a filter that
+/// is not understood must not be skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// Changes the request's fields.
@@ -154,6 +234,42 @@ pub enum Filter {
         /// Reason, for logs and `veer routes`.
         reason: Arc<str>,
     },
+    /// Sends a copy of the request elsewhere.
+    Mirror(Mirror),
+    /// Answers for other origins (GEP-1767).
+    Cors(Cors),
+    /// A filter that only a newer version knows: answers 500.
+    #[serde(untagged)]
+    Unknown(Foreign),
+}
+
+/// Copies of requests (GEP-3171). Answers to them are dropped; a wrong reference drops the copy, not the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Where copies go; its weight means nothing.
+    pub to: Box<Backend>,
+    /// Of [`Self::denominator`] requests so many are copied.
+    pub numerator: u32,
+    /// At least 1.
+    pub denominator: u32,
+}
+
+/// Sharing with other origins (Fetch standard, GEP-1767).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cors {
+    /// `*`, or `scheme://host[:port]`, where `*` at the head of the host stands for any labels.
+    pub allow_origins: Vec<Arc<str>>,
+    /// Methods beside GET, HEAD and POST; `*`: all.
+    pub allow_methods: Vec<Arc<str>>,
+    /// Request fields; `*`: all.
+    pub allow_headers: Vec<Arc<str>>,
+    /// Response fields that scripts may see; `*`: all, without credentials.
+    pub expose_headers: Vec<Arc<str>>,
+    /// Whether requests may carry cookies and the like.
+    pub allow_credentials: bool,
+    /// Seconds for which a browser may keep the answer to a preflight; `None`: 5 (Gateway API).
+    pub max_age: Option<u32>,
 }
 
 /// Set, add and remove header fields, in this order of the Gateway API.
@@ -161,13 +277,22 @@ pub enum Filter {
 pub struct HeaderChange {
     /// Overwrites.
     #[serde(default)]
-    pub set: Vec<ValueMatch>,
+    pub set: Vec<HeaderField>,
     /// Appends.
     #[serde(default)]
-    pub add: Vec<ValueMatch>,
+    pub add: Vec<HeaderField>,
     /// Names, lower case.
     #[serde(default)]
     pub remove: Vec<Arc<str>>,
+}
+
+/// A header field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderField {
+    /// Name, lower case.
+    pub name: Arc<str>,
+    /// Value.
+    pub value: Arc<str>,
 }
 
 /// A replacement of a path.
@@ -192,6 +317,12 @@ pub struct Backend {
     /// Set when the reference is wrong (no such service or port, not permitted): its share answers 500 (Gateway API).
     #[serde(default)]
     pub invalid: Option<Arc<str>>,
+    /// What is done to requests for this backend alone, after the rule's filters.
+    #[serde(default)]
+    pub filters: Vec<Filter>,
+    /// What that port speaks (GEP-1911); `None`: as the port that the request came for.
+    #[serde(default)]
+    pub protocol: Option<AppProtocol>,
 }
 
 /// Limits on time of a rule (GEP-1742). `None` and zero: no limit.
@@ -200,7 +331,7 @@ pub struct Timeouts {
     /// From the first byte of the request to the last of the response, all tries together.
     #[serde(default)]
     pub request: Option<Duration>,
-    /// One try, to the response's head.
+    /// One try, to the last byte of its response; behind the head, when it can no more be tried again, the response breaks off.
     #[serde(default)]
     pub backend_request: Option<Duration>,
 }
@@ -219,6 +350,35 @@ pub struct Retry {
     pub backoff: Option<Duration>,
 }
 
+/// Sessions that stay with one endpoint as long as it can serve (GEP-1619).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPersistence {
+    /// Name of the cookie, or of the header field in lower case.
+    pub name: Arc<str>,
+    /// What carries the session's token.
+    #[serde(default)]
+    pub carrier: SessionCarrier,
+    /// A session that is older is none any more.
+    #[serde(default)]
+    pub absolute_timeout: Option<Duration>,
+}
+
+/// What carries a session's token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionCarrier {
+    /// A cookie that ends with the browser's session.
+    #[default]
+    Cookie,
+    /// A cookie that the browser keeps until the absolute timeout.
+    PermanentCookie,
+    /// A header field: the client sends back what the first answer said.
+    Header,
+    /// Something that only a newer version knows: there are no sessions then.
+    #[serde(other)]
+    Unknown,
+}
+
 /// A TCPRoute attached to a service port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpRoute {
@@ -229,4 +389,53 @@ pub struct TcpRoute {
     pub consumer_namespace: Option<Arc<str>>,
     /// Weighted backends, chosen per connection.
     pub backends: Vec<Backend>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_says_is_unknown_and_never_lost() {
+        let rule = r#"{
+            "matches": [
+                {"path": {"wildcard": {"of": "/a"}}, "headers": [{"name": "a", "value": "b", "by": "prefix"}]},
+                {"path": {"exact": "/a"}, "headers": [{"name": "a", "value": "b"}]}
+            ],
+            "filters": [{"quota": {"per": "second"}}, "quiet", {"fail": {"status": 500, "reason": "x"}}, {"rewrite": {}}]
+        }"#;
+        let rule: HttpRule = serde_json::from_str(rule).unwrap();
+        assert_eq!(rule.matches[0].path, Some(PathMatch::Unknown(Foreign)));
+        assert_eq!(rule.matches[0].headers[0].by, Comparison::Unknown);
+        assert_eq!(rule.matches[1].path, Some(PathMatch::Exact("/a".into())));
+        assert_eq!(rule.matches[1].headers[0], ValueMatch::exact("a", "b"));
+        assert_eq!(rule.filters[..2], [Filter::Unknown(Foreign), Filter::Unknown(Foreign)]);
+        assert_eq!(rule.filters[2], Filter::Fail { status: 500, reason: "x".into() });
+        assert_eq!(rule.filters[3], Filter::Rewrite { host: None, path: None });
+        // It stays unknown wherever it travels.
+        let again: HttpRule = serde_json::from_str(&serde_json::to_string(&rule).unwrap()).unwrap();
+        assert_eq!(again, rule);
+    }
+
+    #[test]
+    fn every_backend_is_shown() {
+        let backend = |host: &str, filters| Backend {
+            host: ServiceHost::new(host).unwrap(),
+            port: 80,
+            weight: 1,
+            invalid: None,
+            filters,
+            protocol: None,
+        };
+        let mirror =
+            |host| Filter::Mirror(Mirror { to: Box::new(backend(host, vec![])), numerator: 1, denominator: 1 });
+        let mut rule = HttpRule {
+            filters: vec![mirror("a.shop")],
+            backends: vec![backend("b.shop", vec![mirror("c.shop")])],
+            ..HttpRule::default()
+        };
+        let mut seen = Vec::new();
+        rule.each_backend(&mut |backend| seen.push(backend.host.to_string()));
+        assert_eq!(seen, ["a.shop", "b.shop", "c.shop"]);
+    }
 }

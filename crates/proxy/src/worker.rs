@@ -51,6 +51,8 @@ pub struct Worker {
     pub recent: Recent,
     /// Connections of downstreams that speak HTTP.
     pub connections: Rc<Connections>,
+    /// Copies of requests under way.
+    pub copies: Cell<usize>,
     /// Where requests and connections are counted that are for no service.
     no_service: OnceCell<Edge>,
     open: Rc<Open>,
@@ -77,6 +79,7 @@ impl Worker {
                 rng: RefCell::new(rng),
                 drain,
                 connections: Rc::new(Connections::new(recent.clone())),
+                copies: Cell::new(0),
                 recent,
                 no_service: OnceCell::new(),
                 open: Rc::default(),

@@ -133,6 +133,8 @@ pub enum Kind {
     Link(Arc<LinkSpec>),
     /// `veer.dev/v1alpha1` TrafficPolicy
     TrafficPolicy(Arc<TrafficPolicySpec>),
+    /// `gateway.networking.x-k8s.io/v1alpha1` XBackendTrafficPolicy
+    BackendTrafficPolicy(Arc<BackendTrafficPolicySpec>),
     /// `veer.dev/v1alpha1` AuthorizationPolicy
     AuthorizationPolicy(Arc<AuthorizationPolicySpec>),
 }
@@ -159,6 +161,7 @@ impl Kind {
             Kind::Workload(_) => KindName::Workload,
             Kind::Link(_) => KindName::Link,
             Kind::TrafficPolicy(_) => KindName::TrafficPolicy,
+            Kind::BackendTrafficPolicy(_) => KindName::BackendTrafficPolicy,
             Kind::AuthorizationPolicy(_) => KindName::AuthorizationPolicy,
         }
     }
@@ -186,12 +189,13 @@ pub enum KindName {
     Workload,
     Link,
     TrafficPolicy,
+    BackendTrafficPolicy,
     AuthorizationPolicy,
 }
 
 impl KindName {
     /// All kinds that are read.
-    pub const ALL: [KindName; 19] = [
+    pub const ALL: [KindName; 20] = [
         KindName::Namespace,
         KindName::Service,
         KindName::EndpointSlice,
@@ -210,6 +214,7 @@ impl KindName {
         KindName::Workload,
         KindName::Link,
         KindName::TrafficPolicy,
+        KindName::BackendTrafficPolicy,
         KindName::AuthorizationPolicy,
     ];
 
@@ -234,6 +239,7 @@ impl KindName {
             KindName::Workload => "Workload",
             KindName::Link => "Link",
             KindName::TrafficPolicy => "TrafficPolicy",
+            KindName::BackendTrafficPolicy => "XBackendTrafficPolicy",
             KindName::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
@@ -253,6 +259,7 @@ impl KindName {
             | KindName::GatewayClass
             | KindName::ListenerSet
             | KindName::ReferenceGrant => "gateway.networking.k8s.io",
+            KindName::BackendTrafficPolicy => "gateway.networking.x-k8s.io",
             KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => "veer.dev",
         }
     }
@@ -270,9 +277,11 @@ impl KindName {
             KindName::UdpRoute => &["v1", "v1alpha2"],
             KindName::GrpcRoute => &["v1", "v1alpha2"],
             KindName::TcpRoute => &["v1", "v1alpha2"],
-            KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => {
-                &["v1alpha1"]
-            }
+            KindName::Workload
+            | KindName::Link
+            | KindName::TrafficPolicy
+            | KindName::BackendTrafficPolicy
+            | KindName::AuthorizationPolicy => &["v1alpha1"],
         }
     }
 
@@ -322,6 +331,7 @@ impl KindName {
                 | KindName::ReferenceGrant
                 | KindName::Link
                 | KindName::TrafficPolicy
+                | KindName::BackendTrafficPolicy
                 | KindName::AuthorizationPolicy
         )
     }

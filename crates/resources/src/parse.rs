@@ -253,6 +253,7 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::Workload => spec(&mut cx, root).map(Kind::Workload),
         KindName::Link => spec(&mut cx, root).map(Kind::Link),
         KindName::TrafficPolicy => spec(&mut cx, root).map(Kind::TrafficPolicy),
+        KindName::BackendTrafficPolicy => spec(&mut cx, root).map(Kind::BackendTrafficPolicy),
         KindName::AuthorizationPolicy => optional_spec(&mut cx, root).map(Kind::AuthorizationPolicy),
     };
     let failed = std::mem::take(&mut cx.failed);

@@ -18,7 +18,7 @@ pub struct HeaderEdit {
 impl HeaderEdit {
     /// Takes what is a field name and a field value; anything else was refused when the manifest was read.
     pub fn new(change: &HeaderChange) -> Self {
-        let pairs = |list: &[veer_core::route::ValueMatch]| {
+        let pairs = |list: &[veer_core::route::HeaderField]| {
             list.iter()
                 .filter_map(|field| Some((field.name.parse().ok()?, HeaderValue::from_str(&field.value).ok()?)))
                 .collect()
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn fields_are_set_added_and_removed() {
-        let field = |name: &str, value: &str| veer_core::route::ValueMatch { name: name.into(), value: value.into() };
+        let field = |name: &str, value: &str| veer_core::route::HeaderField { name: name.into(), value: value.into() };
         let edit = HeaderEdit::new(&HeaderChange {
             set: vec![field("x-set", "new"), field("bad name", "x")],
             add: vec![field("x-add", "2")],

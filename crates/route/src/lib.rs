@@ -9,7 +9,9 @@
 
 mod authorize;
 mod backend;
+mod cors;
 mod filter;
+mod filters;
 mod matcher;
 mod order;
 mod path;
@@ -17,9 +19,11 @@ mod request;
 mod rule;
 
 pub use authorize::{Asked, Authorizer, Verdict, authorize};
-pub use backend::Deal;
+pub use backend::{Deal, Share};
+pub use cors::{CorsPolicy, Shared};
 pub use filter::{HeaderEdit, Origin, replace_prefix};
+pub use filters::Direct;
 pub use matcher::{Matched, Matcher};
 pub use path::{NormalPath, PathError};
 pub use request::{Headers, RequestView};
-pub use rule::{Direct, Rule};
+pub use rule::Rule;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use veer_core::route::{HttpMatch, HttpRoute, PathMatch, RouteKind};
+use veer_core::Pattern;
+use veer_core::route::{Comparison, HttpMatch, HttpRoute, PathMatch, RouteKind};
 
 use crate::order::Rank;
 use crate::path::NormalPath;
@@ -24,6 +25,8 @@ pub struct Matcher {
     rules: Vec<Arc<Rule>>,
     /// Exact paths, also `/service/method` of gRPC.
     exact: Map<Vec<Candidate>>,
+    /// Paths by pattern, longer patterns first. Nothing, where nobody writes any.
+    patterns: Vec<(PathPattern, Candidate)>,
     /// Prefixes without their last slash, also `/service` of gRPC.
     prefix: Map<Vec<Candidate>>,
     /// gRPC methods of any service.
@@ -49,21 +52,31 @@ impl Matcher {
         let mut ranked: Vec<(Slot, Rank, Candidate)> = Vec::new();
         for route in applicable(routes, namespace) {
             for (index, spec) in route.rules.iter().enumerate() {
-                let rule = matcher.rules.len();
-                matcher.rules.push(Arc::new(Rule::new(route, index)));
+                let (rule, mut broken) = (matcher.rules.len(), None);
                 let everything = [HttpMatch::default()];
                 let matches = if spec.matches.is_empty() { &everything[..] } else { &spec.matches[..] };
                 for (alternative, condition) in matches.iter().enumerate() {
-                    if let Some((slot, candidate)) = Candidate::new(rule, condition) {
+                    if let Some((slot, candidate)) = Candidate::new(rule, condition, &mut broken) {
                         ranked.push((slot, Rank::new(route, index, condition, alternative), candidate));
                     }
                 }
+                matcher.rules.push(Arc::new(Rule::new(route, index, broken)));
             }
         }
         ranked.sort_by(|a, b| a.1.cmp(&b.1));
+        let mut patterns = Vec::new();
         for (slot, _, candidate) in ranked {
-            matcher.slot(slot).push(candidate);
+            match slot {
+                Slot::Exact(path) => matcher.exact.entry(path).or_default().push(candidate),
+                Slot::Prefix(path) => matcher.prefix.entry(path).or_default().push(candidate),
+                Slot::Method(method) => matcher.method.entry(method).or_default().push(candidate),
+                Slot::Any => matcher.any.push(candidate),
+                Slot::Pattern(pattern, length) => patterns.push((length, pattern, candidate)),
+            }
         }
+        // Stable: of equal length the rank decides.
+        patterns.sort_by_key(|(length, ..)| std::cmp::Reverse(*length));
+        matcher.patterns = patterns.into_iter().map(|(_, pattern, candidate)| (pattern, candidate)).collect();
         matcher
     }
 
@@ -82,6 +95,7 @@ impl Matcher {
     pub fn find<H: Headers + ?Sized>(&self, request: &RequestView<'_, H>) -> Option<Matched<'_>> {
         let path = request.path.as_str();
         self.in_map(&self.exact, path, request)
+            .or_else(|| self.in_patterns(path, request))
             .or_else(|| prefixes(path).find_map(|prefix| self.in_map(&self.prefix, prefix, request)))
             .or_else(|| self.in_map(&self.method, grpc_method(path)?, request))
             .or_else(|| self.in_list(&self.any, "", request))
@@ -103,6 +117,12 @@ impl Matcher {
         self.in_list(list, key, request)
     }
 
+    fn in_patterns<H: Headers + ?Sized>(&self, path: &str, request: &RequestView<'_, H>) -> Option<Matched<'_>> {
+        let (_, candidate) =
+            self.patterns.iter().find(|(pattern, candidate)| pattern.holds(path) && candidate.holds(request))?;
+        Some(Matched { rule: &self.rules[candidate.rule], prefix: "" })
+    }
+
     fn in_list<'m, H>(
         &'m self,
         list: &[Candidate],
@@ -114,15 +134,6 @@ impl Matcher {
     {
         let candidate = list.iter().find(|candidate| candidate.holds(request))?;
         Some(Matched { rule: &self.rules[candidate.rule], prefix })
-    }
-
-    fn slot(&mut self, slot: Slot) -> &mut Vec<Candidate> {
-        match slot {
-            Slot::Exact(path) => self.exact.entry(path).or_default(),
-            Slot::Prefix(path) => self.prefix.entry(path).or_default(),
-            Slot::Method(method) => self.method.entry(method).or_default(),
-            Slot::Any => &mut self.any,
-        }
     }
 }
 
@@ -144,13 +155,17 @@ enum Slot {
     Exact(Box<str>),
     Prefix(Box<str>),
     Method(Box<str>),
+    /// With the length of what was written.
+    Pattern(PathPattern, usize),
     Any,
 }
 
 impl Slot {
-    /// `None` when no request can ever hold the condition: its path has no normal form, so neither has the request's.
-    fn new(condition: Option<&PathMatch>) -> Option<Self> {
+    /// `None` when no request can ever hold the condition: its path has no normal form, so neither has the request's. What cannot
+    /// be understood holds for every path, and is told by `broken`.
+    fn new(condition: Option<&PathMatch>, broken: &mut Option<Arc<str>>) -> Option<Self> {
         let normal = |path: &str| NormalPath::parse(path).ok().map(|p| Box::<str>::from(p.as_str()));
+        let mut pattern = |text: &Arc<str>| compile(text, broken);
         Some(match condition {
             None => Slot::Any,
             Some(PathMatch::Exact(path)) => Slot::Exact(normal(path)?),
@@ -164,7 +179,51 @@ impl Slot {
                 (None, Some(method)) => Slot::Method(method.as_ref().into()),
                 (None, None) => Slot::Any,
             },
+            Some(PathMatch::Regex(text)) => match pattern(text) {
+                Some(pattern) => Slot::Pattern(PathPattern::Path(pattern), text.len()),
+                None => Slot::Any,
+            },
+            Some(PathMatch::GrpcRegex { service, method }) => {
+                let length = [service, method].into_iter().flatten().map(|text| text.len()).sum();
+                let compiled = [service, method].map(|text| text.as_ref().map(&mut pattern));
+                match compiled {
+                    [None, None] | [Some(None), _] | [_, Some(None)] => Slot::Any,
+                    [service, method] => Slot::Pattern(
+                        PathPattern::Grpc { service: service.flatten(), method: method.flatten() },
+                        length,
+                    ),
+                }
+            }
+            Some(PathMatch::Unknown(_)) => {
+                broken.get_or_insert_with(|| "a condition on the path is not known to this version".into());
+                Slot::Any
+            }
         })
+    }
+}
+
+/// `None` when it is none: the rule is broken then, and its condition holds.
+fn compile(text: &str, broken: &mut Option<Arc<str>>) -> Option<Pattern> {
+    let compiled = Pattern::new(text);
+    compiled.map_err(|error| broken.get_or_insert_with(|| format!("the pattern {text:?}: {error}").into())).ok()
+}
+
+/// A condition on the path by pattern.
+#[derive(Debug)]
+enum PathPattern {
+    Path(Pattern),
+    Grpc { service: Option<Pattern>, method: Option<Pattern> },
+}
+
+impl PathPattern {
+    fn holds(&self, path: &str) -> bool {
+        match self {
+            PathPattern::Path(pattern) => pattern.holds(path.as_bytes()),
+            PathPattern::Grpc { service, method } => grpc_call(path).is_some_and(|(called, name)| {
+                service.as_ref().is_none_or(|pattern| pattern.holds(called.as_bytes()))
+                    && method.as_ref().is_none_or(|pattern| pattern.holds(name.as_bytes()))
+            }),
+        }
     }
 }
 
@@ -173,27 +232,51 @@ impl Slot {
 struct Candidate {
     rule: usize,
     method: Option<Arc<str>>,
-    headers: Box<[(HeaderName, Arc<str>)]>,
-    query: Box<[(Arc<str>, Arc<str>)]>,
+    headers: Box<[(HeaderName, Value)]>,
+    query: Box<[(Arc<str>, Value)]>,
+}
+
+/// What a value must be.
+#[derive(Debug)]
+enum Value {
+    Exact(Arc<str>),
+    Pattern(Pattern),
 }
 
 impl Candidate {
-    /// `None` when no request can hold it.
-    fn new(rule: usize, condition: &HttpMatch) -> Option<(Slot, Self)> {
-        let slot = Slot::new(condition.path.as_ref())?;
-        let headers = condition
-            .headers
-            .iter()
-            .map(|h| Some((h.name.parse().ok()?, h.value.clone())))
-            .collect::<Option<Box<[_]>>>()?;
-        let query = condition.query.iter().map(|q| (q.name.clone(), q.value.clone())).collect();
-        Some((slot, Self { rule, method: condition.method.clone(), headers, query }))
+    /// `None` when no request can hold it. Conditions that cannot be understood are left out, and told by `broken`: their rule
+    /// fails for every request that may have been meant.
+    fn new(rule: usize, condition: &HttpMatch, broken: &mut Option<Arc<str>>) -> Option<(Slot, Self)> {
+        let slot = Slot::new(condition.path.as_ref(), broken)?;
+        let mut value = |written: &veer_core::route::ValueMatch| match written.by {
+            Comparison::Exact => Some(Value::Exact(Arc::clone(&written.value))),
+            Comparison::Regex => compile(&written.value, broken).map(Value::Pattern),
+            Comparison::Unknown => {
+                broken.get_or_insert_with(|| {
+                    format!("a condition on {:?} is not known to this version", written.name).into()
+                });
+                None
+            }
+        };
+        let mut headers = Vec::with_capacity(condition.headers.len());
+        for written in &condition.headers {
+            let name = written.name.parse().ok()?;
+            headers.extend(value(written).map(|value| (name, value)));
+        }
+        let query = condition.query.iter().filter_map(|q| Some((q.name.clone(), value(q)?))).collect();
+        Some((slot, Self { rule, method: condition.method.clone(), headers: headers.into(), query }))
     }
 
     fn holds<H: Headers + ?Sized>(&self, request: &RequestView<'_, H>) -> bool {
         self.method.as_deref().is_none_or(|method| method == request.method)
-            && self.headers.iter().all(|(name, value)| request.header_is(name, value.as_bytes()))
-            && self.query.iter().all(|(name, value)| request.query_is(name, value))
+            && self.headers.iter().all(|(name, value)| match value {
+                Value::Exact(value) => request.header_is(name, value.as_bytes()),
+                Value::Pattern(pattern) => request.header_holds(name, pattern),
+            })
+            && self.query.iter().all(|(name, value)| match value {
+                Value::Exact(value) => request.query_is(name, value),
+                Value::Pattern(pattern) => request.query_holds(name, pattern),
+            })
     }
 }
 
@@ -206,8 +289,13 @@ fn prefixes(path: &str) -> impl Iterator<Item = &str> {
 
 /// The method of a gRPC path, `/service/method`.
 fn grpc_method(path: &str) -> Option<&str> {
-    let (_, method) = path.strip_prefix('/')?.split_once('/')?;
-    (!method.is_empty() && !method.contains('/')).then_some(method)
+    grpc_call(path).map(|(_, method)| method)
+}
+
+/// Service and method of a gRPC path.
+fn grpc_call(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    (!method.is_empty() && !method.contains('/')).then_some((service, method))
 }
 
 #[cfg(test)]

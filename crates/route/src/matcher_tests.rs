@@ -1,6 +1,7 @@
 use http::HeaderMap;
 use proptest::prelude::*;
-use veer_core::route::{Filter, HeaderChange, HttpRule, PathChange, ValueMatch};
+use veer_core::ServiceHost;
+use veer_core::route::{Backend, Filter, Foreign, HeaderChange, HeaderField, HttpRule, PathChange, ValueMatch};
 use veer_http::{Fields, RequestHead};
 
 use super::*;
@@ -30,8 +31,27 @@ fn grpc(service: Option<&str>, method: Option<&str>) -> HttpMatch {
     HttpMatch { path: Some(path), ..HttpMatch::default() }
 }
 
+fn regex(path: &str) -> HttpMatch {
+    HttpMatch { path: Some(PathMatch::Regex(path.into())), ..HttpMatch::default() }
+}
+
 fn pair(name: &str, value: &str) -> ValueMatch {
-    ValueMatch { name: name.into(), value: value.into() }
+    ValueMatch::exact(name, value)
+}
+
+fn field(name: &str, value: &str) -> HeaderField {
+    HeaderField { name: name.into(), value: value.into() }
+}
+
+fn backend(filters: Vec<Filter>) -> Backend {
+    Backend {
+        host: ServiceHost::new("cart.shop").unwrap(),
+        port: 80,
+        weight: 1,
+        invalid: None,
+        filters,
+        protocol: None,
+    }
 }
 
 /// `route/rule` that acts on the request.
@@ -157,9 +177,9 @@ fn the_prefix_that_matched_is_named() {
 #[test]
 fn filters_change_the_request_and_the_response() {
     let filters = vec![
-        Filter::RequestHeaders(HeaderChange { set: vec![pair("x-v", "1")], ..HeaderChange::default() }),
+        Filter::RequestHeaders(HeaderChange { set: vec![field("x-v", "1")], ..HeaderChange::default() }),
         Filter::Rewrite { host: Some("other.example".into()), path: Some(PathChange::Prefix("/new".into())) },
-        Filter::ResponseHeaders(HeaderChange { add: vec![pair("x-r", "1")], ..HeaderChange::default() }),
+        Filter::ResponseHeaders(HeaderChange { add: vec![field("x-r", "1")], ..HeaderChange::default() }),
     ];
     let rules = vec![HttpRule { filters, ..rule(vec![prefix("/old")]) }];
     let matcher = Matcher::new(&[route("r", rules)], "shop");
@@ -168,12 +188,12 @@ fn filters_change_the_request_and_the_response() {
     request.set_authority(b"cart.shop");
     request.set_target(b"/old/x?q=1");
     assert_eq!(rule.direct(&Origin { scheme: "http", host: "cart.shop", port: 80 }, "/old/x", None, "/old"), None);
-    rule.apply_request(&mut request, "/old/x", "/old");
+    rule.apply_request(0, &mut request, "/old/x", "/old");
     assert_eq!(request.target(), b"/new/x?q=1");
     assert_eq!(request.authority(), Some(&b"other.example"[..]));
     assert_eq!(request.fields.named(b"x-v").collect::<Vec<_>>(), [b"1"]);
     let mut fields = Fields::new();
-    rule.apply_response(&mut fields);
+    rule.apply_response(0, &mut fields);
     assert_eq!(fields.named(b"x-r").collect::<Vec<_>>(), [b"1"]);
 }
 
@@ -194,6 +214,7 @@ fn rules_answer_by_themselves() {
         match matcher.rules()[0].direct(&origin, "/a/b", Some("q=1"), "/a").unwrap() {
             Direct::Redirect { status, location } => format!("{} {}", status.as_u16(), location.to_str().unwrap()),
             Direct::Fail { status, reason } => format!("{} {reason}", status.as_u16()),
+            Direct::Preflight(_) => "preflight".to_owned(),
         }
     };
     assert_eq!(direct(vec![redirect(None, None, None)]), "301 http://cart.shop:8080/a/b?q=1");
@@ -203,6 +224,111 @@ fn rules_answer_by_themselves() {
     let shorter = Some(PathChange::Prefix("/".into()));
     assert_eq!(direct(vec![redirect(None, Some(80), shorter)]), "301 http://cart.shop/b?q=1");
     assert_eq!(direct(vec![redirect(None, None, None), fail]), "500 unknown filter");
+}
+
+#[test]
+fn patterns_come_behind_exact_paths_and_before_prefixes_the_longest_first() {
+    let matches = [prefix("/"), prefix("/a/b"), regex("/a/.*"), regex("/a/[b]/.*"), exact("/a/b/c")];
+    let matcher = Matcher::new(&[route("r", matches.into_iter().map(|m| rule(vec![m])).collect())], "shop");
+    for (path, expected) in
+        [("/a/b/c", "r/4"), ("/a/b/d", "r/3"), ("/a/b", "r/2"), ("/a/x", "r/2"), ("/a", "r/0"), ("/x/a/b/c", "r/0")]
+    {
+        assert_eq!(find(&matcher, "GET", path, &[]).as_deref(), Some(expected), "{path}");
+    }
+    let with = |method: Option<&str>| HttpMatch { method: method.map(Into::into), ..regex("/a") };
+    let rules = vec![rule(vec![with(None)]), rule(vec![with(Some("PUT"))])];
+    let matcher = Matcher::new(&[route("r", rules)], "shop");
+    assert_eq!(find(&matcher, "PUT", "/a", &[]).as_deref(), Some("r/1"));
+    assert_eq!(find(&matcher, "GET", "/a", &[]).as_deref(), Some("r/0"));
+}
+
+#[test]
+fn headers_parameters_and_calls_are_matched_by_pattern() {
+    let user = HttpMatch { headers: vec![ValueMatch::regex("x-user", "a(da|nn)")], ..HttpMatch::default() };
+    let version = HttpMatch { query: vec![ValueMatch::regex("v", "[0-9]+")], ..HttpMatch::default() };
+    let matcher = Matcher::new(&[route("r", vec![rule(vec![user]), rule(vec![version])])], "shop");
+    assert_eq!(find(&matcher, "GET", "/", &[("x-user", "ada")]).as_deref(), Some("r/0"));
+    assert_eq!(find(&matcher, "GET", "/?v=12", &[("x-user", "adam")]).as_deref(), Some("r/1"));
+    assert_eq!(find(&matcher, "GET", "/?v=x", &[]), None);
+
+    let call = |service: Option<&str>, method: Option<&str>| HttpMatch {
+        path: Some(PathMatch::GrpcRegex { service: service.map(Into::into), method: method.map(Into::into) }),
+        ..HttpMatch::default()
+    };
+    let rules = vec![
+        rule(vec![call(Some(r"shop\..*"), None)]),
+        rule(vec![call(None, Some("Get.*"))]),
+        rule(vec![call(Some(r"shop\..*"), Some("Get.*"))]),
+    ];
+    let matcher = Matcher::new(&[HttpRoute { kind: RouteKind::Grpc, ..route("g", rules) }], "shop");
+    for (path, expected) in [
+        ("/shop.Cart/GetAll", Some("g/2")),
+        ("/shop.Cart/Put", Some("g/0")),
+        ("/bank.Vault/Get", Some("g/1")),
+        ("/bank.Vault/Put", None),
+        ("/shop.Cart/Get/All", None),
+    ] {
+        assert_eq!(find(&matcher, "POST", path, &[]).as_deref(), expected, "{path}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_fails_every_request_that_may_be_meant() {
+    let unknown = |by| veer_core::route::ValueMatch { by, ..ValueMatch::exact("x-user", "ada") };
+    let foreign = Filter::Unknown(Foreign);
+    let rules = vec![
+        rule(vec![regex("/a(")]),
+        rule(vec![HttpMatch { path: Some(PathMatch::Unknown(Foreign)), ..HttpMatch::default() }]),
+        rule(vec![HttpMatch { headers: vec![unknown(Comparison::Unknown)], ..prefix("/b") }]),
+        rule(vec![HttpMatch { headers: vec![ValueMatch::regex("x-user", "(")], ..prefix("/b") }]),
+        HttpRule { filters: vec![foreign], ..rule(vec![prefix("/b")]) },
+    ];
+    for wrong in rules {
+        let matcher = Matcher::new(&[route("r", vec![wrong.clone()])], "shop");
+        assert_eq!(find(&matcher, "GET", "/b", &[]).as_deref(), Some("r/0"), "{wrong:?}");
+        let origin = Origin { scheme: "http", host: "cart.shop", port: 80 };
+        let direct = matcher.rules()[0].direct(&origin, "/b", None, "");
+        assert!(matches!(direct, Some(Direct::Fail { status, .. }) if status.as_u16() == 500), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_backend_has_filters_of_its_own() {
+    let set = |value: &str| HeaderChange { set: vec![field("x-v", value)], ..HeaderChange::default() };
+    let rewrite = |host: &str| Filter::Rewrite { host: Some(host.into()), path: Some(PathChange::Prefix("/n".into())) };
+    let redirect = Filter::Redirect { scheme: None, host: None, port: None, path: None, status: 307 };
+    let spec = HttpRule {
+        filters: vec![Filter::RequestHeaders(set("rule")), Filter::ResponseHeaders(set("rule"))],
+        backends: vec![
+            backend(vec![]),
+            backend(vec![
+                Filter::RequestHeaders(set("own")),
+                rewrite("own.example"),
+                Filter::ResponseHeaders(set("own")),
+            ]),
+            backend(vec![redirect]),
+        ],
+        ..rule(vec![prefix("/o")])
+    };
+    let matcher = Matcher::new(&[route("r", vec![spec])], "shop");
+    let rule = &matcher.rules()[0];
+    let sent = |backend| {
+        let mut request = RequestHead::default();
+        request.set_authority(b"cart.shop");
+        request.set_target(b"/o/x?q=1");
+        rule.apply_request(backend, &mut request, "/o/x", "/o");
+        let mut response = Fields::new();
+        rule.apply_response(backend, &mut response);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let value = |fields: &Fields| fields.named(b"x-v").map(text).collect::<Vec<_>>().join("+");
+        (text(request.authority().unwrap()), text(request.target()), value(&request.fields), value(&response))
+    };
+    let owned = |a: &str, b: &str, c: &str, d: &str| (a.to_owned(), b.to_owned(), c.to_owned(), d.to_owned());
+    assert_eq!(sent(0), owned("cart.shop", "/o/x?q=1", "rule", "rule"));
+    assert_eq!(sent(1), owned("own.example", "/n/x?q=1", "own", "rule"));
+    let origin = Origin { scheme: "http", host: "cart.shop", port: 80 };
+    assert_eq!(rule.direct_of_backend(0, &origin, "/o/x", None, "/o"), None);
+    assert!(matches!(rule.direct_of_backend(2, &origin, "/o/x", None, "/o"), Some(Direct::Redirect { .. })));
 }
 
 /// The order of the specification, said once more and plainly: every match is tried, the best by the whole key wins.

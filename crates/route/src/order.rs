@@ -4,8 +4,11 @@
 //! *GRPCRoute*: most characters of the service, then of the method, then most headers. Ties of both: the older route, then the
 //! smaller `namespace/name`, then the first rule of the route.
 //!
-//! The path's part of the order is not compared here: [`crate::Matcher`] asks exact paths before prefixes and longer prefixes
-//! before shorter ones, which is the same and faster.
+//! Where a regular expression stands in the order is left to implementations. Here it comes behind an exact path and before every
+//! prefix, the longest expression first: a prefix is nearly always the wider condition, and a fallback for `/` must not hide it.
+//!
+//! The path's part of the order is not compared here: [`crate::Matcher`] asks exact paths before patterns, those before prefixes
+//! and longer ones before shorter ones, which is the same and faster.
 
 use std::cmp::Reverse;
 

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName};
 
+use veer_core::Pattern;
+
 use crate::path::{NormalPath, hex};
 
 /// A request's header section, whatever holds it.
@@ -55,6 +57,36 @@ impl<H: Headers + ?Sized> RequestView<'_, H> {
             return self.authority.is_some_and(|authority| authority.as_bytes() == value);
         }
         seen && rest.is_some_and(<[u8]>::is_empty)
+    }
+
+    /// Whether the pattern holds for the whole value of the field. Repeated fields count as one list, joined by `,`.
+    pub(crate) fn header_holds(&self, name: &HeaderName, pattern: &Pattern) -> bool {
+        let mut holds = None;
+        let mut list: Vec<u8> = Vec::new();
+        self.headers.each(name, &mut |part| match holds {
+            // Fields of several lines are rare: only then they are put together.
+            None => {
+                holds = Some(pattern.holds(part));
+                list.extend_from_slice(part);
+            }
+            Some(_) => {
+                list.push(b',');
+                list.extend_from_slice(part);
+                holds = Some(pattern.holds(&list));
+            }
+        });
+        if holds.is_none() && *name == http::header::HOST {
+            return self.authority.is_some_and(|authority| pattern.holds(authority.as_bytes()));
+        }
+        holds == Some(true)
+    }
+
+    /// Whether the pattern holds for the whole value of the first parameter of this name.
+    pub(crate) fn query_holds(&self, name: &str, pattern: &Pattern) -> bool {
+        self.query.unwrap_or_default().split('&').find_map(|pair| {
+            let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+            decoded(key).eq(name.bytes()).then(|| pattern.holds(&decoded(text).collect::<Vec<u8>>()))
+        }) == Some(true)
     }
 
     /// Whether the first parameter of this name has exactly this value. Both are read as forms write them (`+` and escapes).
@@ -114,6 +146,25 @@ mod tests {
         assert!(view(&headers, &path, None).header_is(&http::header::HOST, b"cart.shop"));
         headers.insert("host", "other".parse().unwrap());
         assert!(!view(&headers, &path, None).header_is(&http::header::HOST, b"cart.shop"));
+    }
+
+    #[test]
+    fn patterns_hold_for_whole_values() {
+        let path = NormalPath::parse("/").unwrap();
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_static("x-user");
+        let holds = |headers: &HeaderMap, pattern: &str| {
+            view(headers, &path, Some("a=x%20y&a=z")).header_holds(&name, &Pattern::new(pattern).unwrap())
+        };
+        assert!(!holds(&headers, ".*"), "a field that is not there meets no condition");
+        headers.append("x-user", "ada".parse().unwrap());
+        assert!(holds(&headers, "a.a") && !holds(&headers, "a"));
+        headers.append("x-user", "bob".parse().unwrap());
+        assert!(holds(&headers, "ada,bob") && !holds(&headers, "ada") && !holds(&headers, "bob"));
+        let query = |name, pattern| {
+            view(&headers, &path, Some("a=x%20y&a=z")).query_holds(name, &Pattern::new(pattern).unwrap())
+        };
+        assert!(query("a", "x y") && !query("a", "z") && !query("b", ".*"));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub mod counters {
         RELAY_BYTES: "veer_relay_bytes", "Bytes that the gateway relayed", ["peer", "direction"];
         /// Connections refused before anything could be said about their edge.
         REFUSED_CONNECTIONS: "veer_refused_connections", "Connections refused at a listener", ["direction", "reason"];
+        /// Copies of requests, by what became of them.
+        MIRRORED_REQUESTS: "veer_mirrored_requests", "Copies of requests", ["destination_service", "outcome"];
         /// Configuration resources that were refused and the former kept.
         CONFIG_REJECTIONS: "veer_config_rejections", "Configuration resources that were refused", ["type"];
         /// Access log entries that were dropped because the writer was behind or failed.

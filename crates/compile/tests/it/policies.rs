@@ -30,6 +30,31 @@ fn a_policy_is_for_its_target_and_the_first_of_two_wins() {
 }
 
 #[test]
+fn retry_budgets_and_sessions_of_the_standard_policy_stand_over_our_own() {
+    let standard = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  targetRefs: [{{group: \"\", kind: Service, name: cart}}]\n{spec}"
+        )
+    };
+    let text = documents(&[&service("shop/cart"), &traffic("own", "Service", "cart", 7)]);
+    let constraint =
+        "  retryConstraint: {budget: {percent: 5, interval: 30s}, minRetryRate: {count: 3, interval: 2s}}\n";
+    let session =
+        "  sessionPersistence: {sessionName: cart, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}\n";
+    let meaning =
+        mean(&documents(&[&text, &standard("a", &format!("{constraint}{session}")), &standard("b", "")]), &[]);
+    let policy = &meaning.endpoints["cart.shop.svc.cluster.local"].policy;
+    assert_eq!((policy.outlier.consecutive_failures, policy.retry_budget.ratio), (7, 0.05));
+    assert_eq!((policy.retry_budget.interval.as_secs(), policy.retry_budget.min_per_second), (30, 1.5));
+    assert_eq!(policy.session.as_ref().unwrap().to_string(), "sessions by cookie cart for 3600s");
+    assert_eq!(codes(&meaning.faults), ["V0361"], "the second of two is not used");
+
+    let meaning = mean(&documents(&[&service("shop/cart"), &standard("a", "  retryConstraint: {}\n")]), &[]);
+    let policy = &meaning.endpoints["cart.shop.svc.cluster.local"].policy;
+    assert_eq!((policy.retry_budget.ratio, policy.retry_budget.min_per_second), (0.2, 10.0), "the standard's defaults");
+}
+
+#[test]
 fn authorization_is_by_namespace_and_labels() {
     let policy = |name: &str, selector: &str| {
         format!(

@@ -117,15 +117,15 @@ fn parents_that_lead_nowhere_are_told() {
 fn what_is_not_understood_fails_closed() {
     for (rule, when) in [
         (
-            "  - matches: [{path: {type: RegularExpression, value: \"/api/v[0-9]+\"}}]\n    backendRefs: [{name: cart, port: 80}]\n",
+            "  - matches: [{path: {type: RegularExpression, value: \"/api/v[0-9+\"}}]\n    backendRefs: [{name: cart, port: 80}]\n",
             "path under /api",
         ),
         (
-            "  - matches: [{path: {value: /a}, headers: [{type: RegularExpression, name: x, value: \".*\"}]}]\n    backendRefs: [{name: cart, port: 80}]\n",
+            "  - matches: [{path: {value: /a}, headers: [{type: RegularExpression, name: x, value: \"(\"}]}]\n    backendRefs: [{name: cart, port: 80}]\n",
             "path under /a",
         ),
         (
-            "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: cart, port: 80}}}]\n    backendRefs: [{name: cart, port: 80}]\n",
+            "  - filters: [{type: ExternalAuth, externalAuth: {}}]\n    backendRefs: [{name: cart, port: 80}]\n",
             "always",
         ),
     ] {
@@ -150,6 +150,86 @@ fn a_route_of_another_namespace_is_for_that_namespace() {
             "[bank] always → cart.shop.svc.cluster.local:80 (weight 1) by HTTPRoute bank/r",
         ]
     );
+}
+
+#[test]
+fn patterns_filters_of_backends_copies_and_origins_are_meant_as_written() {
+    let rule = "  - matches:
+      - path: {type: RegularExpression, value: \"/api/v[0-9]+\"}
+        headers: [{type: RegularExpression, name: X-User, value: a.*}]
+        queryParams: [{type: RegularExpression, name: v, value: \"[0-9]+\"}]
+    filters:
+    - {type: RequestMirror, requestMirror: {backendRef: {name: shadow, port: 80}, percent: 5}}
+    - {type: RequestMirror, requestMirror: {backendRef: {name: none, port: 80}}}
+    - {type: CORS, cors: {allowOrigins: [\"https://*.example.com\"]}}
+    backendRefs:
+    - name: cart
+      port: 80
+      filters: [{type: URLRewrite, urlRewrite: {hostname: own.example}}]
+    - name: shadow
+      port: 80
+      filters: [{type: ExternalAuth, externalAuth: {}}]
+";
+    let base = documents(&[&service("shop/cart"), &service("shop/shadow")]);
+    let meaning = mean(&documents(&[&base, &route("HTTPRoute", "shop/r", CART, rule)]), &[]);
+    let mut found = codes(&meaning.faults);
+    found.sort_unstable();
+    assert_eq!(found, ["V0353", "V0357"]);
+    assert_eq!(
+        rules(&meaning, LOCAL),
+        [
+            "path ~ /api/v[0-9]+ and header x-user ~ a.* and query v ~ [0-9]+ {copies 5 of 100 to shadow.shop.svc.cluster.local:80; \
+            copies nothing: Service shop/none does not exist; shares with origins https://*.example.com} → \
+            cart.shop.svc.cluster.local:80 (weight 1) {rewrites host to own.example} + \
+            shadow.shop.svc.cluster.local:80 (weight 1) {answers 500: filter ExternalAuth is not supported} by HTTPRoute shop/r"
+        ]
+    );
+    let grpc = "  - matches: [{method: {type: RegularExpression, service: \"shop[.].*\", method: \"\"}}]\n    backendRefs: [{name: cart, port: 80}]\n";
+    let meaning = mean(&documents(&[&base, &route("GRPCRoute", "shop/g", CART, grpc)]), &[]);
+    assert!(rules(&meaning, LOCAL)[0].starts_with("call ~ shop[.].*/.* →"), "{:?}", rules(&meaning, LOCAL));
+}
+
+#[test]
+fn sessions_have_a_name_and_unknown_ones_fail_the_rule() {
+    let rule = |session: &str| {
+        let rule = format!("  - backendRefs: [{{name: cart, port: 80}}]\n    sessionPersistence: {session}\n");
+        mean(&documents(&[&service("shop/cart"), &route("HTTPRoute", "shop/r", CART, &rule)]), &[])
+    };
+    let session = |meaning: &Meaning| meaning.services[LOCAL].ports[0].http_routes[0].rules[0].session.clone();
+    let first = session(&rule("{}")).unwrap();
+    assert!(first.name.starts_with("veer-session-"), "{first}");
+    let header = session(&rule("{type: Header, sessionName: X-Cart, absoluteTimeout: 90s}")).unwrap();
+    assert_eq!(header.to_string(), "sessions by header x-cart for 90s");
+    let meaning = rule("{type: Dice}");
+    assert_eq!((codes(&meaning.faults), session(&meaning)), (vec!["V0353"], None));
+    let answered = &meaning.services[LOCAL].ports[0].http_routes[0].rules[0].filters;
+    assert!(matches!(answered[..], [Filter::Fail { status: 500, .. }]));
+}
+
+#[test]
+fn copies_cross_namespaces_only_by_grant_and_clusters_only_by_offer() {
+    let base = documents(&[&service("shop/cart"), &service("bank/vault")]);
+    let mirror = "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: vault, namespace: bank, port: 80}}}]\n    backendRefs: [{name: cart, port: 80}]\n";
+    let meaning = mean(&documents(&[&base, &route("HTTPRoute", "shop/r", CART, mirror)]), &[]);
+    assert_eq!(codes(&meaning.faults), ["V0357"]);
+    assert!(rules(&meaning, LOCAL)[0].contains("copies nothing: no ReferenceGrant"), "{:?}", rules(&meaning, LOCAL));
+
+    let exported = documents(&[
+        &service("shop/cart"),
+        &service("shop/shadow"),
+        &link("east", 2, ""),
+        &export("shop/cart", "east"),
+        &route(
+            "HTTPRoute",
+            "shop/r",
+            CART,
+            "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shadow, port: 80}}}]\n    backendRefs: [{name: cart, port: 80}]\n",
+        ),
+    ]);
+    let meaning = mean(&exported, &[]);
+    let offer = &meaning.offers[&cluster("east")][0];
+    let Filter::Mirror(mirror) = &offer.http_routes[0].rules[0].filters[0] else { panic!("no copies") };
+    assert!(mirror.to.invalid.as_ref().is_some_and(|why| why.contains("is not offered to east")), "{mirror:?}");
 }
 
 #[test]

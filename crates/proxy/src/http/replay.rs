@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use veer_http::Fields;
 
 use super::body::{BodyError, Frame, Incoming, Outgoing};
@@ -37,6 +38,103 @@ struct Tape {
     ended: bool,
     failed: bool,
     read: u64,
+    copy: Option<CopyWriter>,
+}
+
+/// A copy of a body in the making, for those who get a copy of the request.
+pub struct BodyCopy {
+    content: RefCell<Content>,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    pieces: Vec<Bytes>,
+    room: usize,
+    trailers: Option<Fields>,
+    end: Option<CopyEnd>,
+}
+
+/// How a copy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyEnd {
+    /// The whole body is there.
+    Whole,
+    /// The body is larger than the copy may be.
+    TooLarge,
+    /// The body was not read to its end.
+    Broken,
+}
+
+impl BodyCopy {
+    fn new(room: usize) -> Rc<Self> {
+        Rc::new(Self { content: RefCell::new(Content { room, ..Content::default() }), ended: Notify::new() })
+    }
+
+    /// Waits for the end.
+    pub async fn end(&self) -> CopyEnd {
+        loop {
+            let ended = self.ended.notified();
+            if let Some(end) = self.content.borrow().end {
+                return end;
+            }
+            ended.await;
+        }
+    }
+
+    /// The body, when it is whole.
+    pub fn replay(&self) -> Replay {
+        let content = self.content.borrow();
+        if content.pieces.is_empty() && content.trailers.is_none() {
+            return Replay(None);
+        }
+        let tape = Tape::new(Incoming::Empty);
+        let bytes = content.pieces.iter().map(Bytes::len).sum();
+        let (kept, trailers) = (content.pieces.clone(), content.trailers.clone());
+        Replay(Some(Rc::new(RefCell::new(Tape { kept, kept_bytes: bytes, trailers, ended: true, ..tape }))))
+    }
+
+    fn finish(&self, end: CopyEnd) {
+        let mut content = self.content.borrow_mut();
+        if content.end.is_none() {
+            content.end = Some(end);
+            if end != CopyEnd::Whole {
+                content.pieces = Vec::new();
+            }
+            self.ended.notify_waiters();
+        }
+    }
+}
+
+/// The writing end: whatever happens to the body, the copy ends.
+struct CopyWriter(Rc<BodyCopy>);
+
+impl CopyWriter {
+    fn add(&self, frame: &Frame) {
+        let mut content = self.0.content.borrow_mut();
+        if content.end.is_some() {
+            return;
+        }
+        match frame {
+            Frame::Data(data) => match content.room.checked_sub(data.len()) {
+                Some(room) => {
+                    content.room = room;
+                    content.pieces.push(data.clone());
+                }
+                None => {
+                    drop(content);
+                    self.0.finish(CopyEnd::TooLarge);
+                }
+            },
+            Frame::Trailers(fields) => content.trailers = Some(fields.clone()),
+        }
+    }
+}
+
+impl Drop for CopyWriter {
+    fn drop(&mut self) {
+        self.0.finish(CopyEnd::Broken);
+    }
 }
 
 impl Replay {
@@ -45,18 +143,17 @@ impl Replay {
         if source.is_end() {
             return Self(None);
         }
-        Self(Some(Rc::new(RefCell::new(Tape {
-            source,
-            generation: 0,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            whole: true,
-            touched: false,
-            trailers: None,
-            ended: false,
-            failed: false,
-            read: 0,
-        }))))
+        Self(Some(Rc::new(RefCell::new(Tape::new(source)))))
+    }
+
+    /// A copy of the body, to be filled as the body is read, of at most so many bytes. Ask before anything is read, and once.
+    pub fn copy(&self, room: usize) -> Rc<BodyCopy> {
+        let copy = BodyCopy::new(room);
+        match &self.0 {
+            Some(tape) => tape.borrow_mut().copy = Some(CopyWriter(Rc::clone(&copy))),
+            None => copy.finish(CopyEnd::Whole),
+        }
+        copy
     }
 
     /// No body.
@@ -113,6 +210,33 @@ impl TryBody {
 }
 
 impl Tape {
+    fn new(source: Incoming) -> Self {
+        Self {
+            source,
+            generation: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            whole: true,
+            touched: false,
+            trailers: None,
+            ended: false,
+            failed: false,
+            read: 0,
+            copy: None,
+        }
+    }
+
+    /// Tells the copy, where there is one. The end is told once the last frame was.
+    fn tell_copy(&mut self, frame: Option<&Frame>) {
+        if let Some(copy) = &self.copy {
+            frame.into_iter().for_each(|frame| copy.add(frame));
+            if self.ended {
+                copy.0.finish(CopyEnd::Whole);
+                self.copy = None;
+            }
+        }
+    }
+
     fn keep(&mut self, data: &Bytes) {
         if !self.whole {
             return;
@@ -152,6 +276,7 @@ impl Outgoing for TryBody {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 tape.ended = true;
+                tape.tell_copy(None);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -173,6 +298,9 @@ impl Outgoing for TryBody {
                         tape.ended = true;
                         self.trailers_sent = true;
                     }
+                }
+                if tape.copy.is_some() {
+                    tape.tell_copy(Some(&frame));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use veer_balance::{Dial, EndpointKey, NoEndpoint, Pick, Picker, ServiceBalance, Target};
+use veer_core::route::SessionPersistence;
 use veer_core::{Endpoints, ServiceHost};
 use veer_telemetry::Edge;
 
@@ -65,6 +66,16 @@ impl Backend {
     /// When there is none that could be tried.
     pub fn pick(&self, rng: &mut fastrand::Rng, exclude: &[EndpointKey], now: Instant) -> Result<Pick, NoEndpoint> {
         self.picker.borrow_mut().pick(now, rng, exclude)
+    }
+
+    /// The endpoint that a session is bound to, when it can serve.
+    pub fn pick_bound(&self, id: u64, exclude: &[EndpointKey], now: Instant) -> Option<Pick> {
+        self.picker.borrow_mut().pick_bound(id, now, exclude)
+    }
+
+    /// Sessions of the service, when its policy says so.
+    pub fn session(&self) -> Option<Arc<SessionPersistence>> {
+        self.endpoints.borrow().policy.session.clone()
     }
 
     /// The connections to a target for a service port.

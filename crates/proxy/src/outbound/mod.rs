@@ -2,8 +2,11 @@
 
 mod attempt;
 pub mod destination;
+mod filters;
+mod mirror;
 mod reach;
 pub mod request;
+mod session;
 mod tries;
 pub mod tunnel;
 

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::{Instant, Sleep};
-use veer_core::ServiceHost;
 use veer_http::{Method, Name, RequestHead};
 use veer_route::{Direct, NormalPath, Origin, RequestView, Rule};
 use veer_telemetry::{Direction, Flag, RetryReason};
@@ -17,6 +16,8 @@ use veer_telemetry::{Direction, Flag, RetryReason};
 use super::Downstream;
 use super::attempt::{Answer, Asked, Failed, attempt};
 use super::destination::{self, Destination};
+use super::filters::{self, Later, Looked};
+use super::mirror;
 use super::tries::{Failure, Next, Tries};
 use super::tunnel;
 use crate::error::RequestError;
@@ -69,42 +70,47 @@ async fn forward(
         return connecting.await;
     }
 
-    // Which rule acts? It may answer by itself.
-    let rule = match choose(port, &mut head)? {
-        Chosen::Rule(rule) => rule,
+    // Which rule acts, and which of its backends serves? It may answer by itself.
+    let (rule, mut later) = match choose(port, &mut head, exchange)? {
+        Chosen::Forward(rule, later) => (rule, later),
         Chosen::Answer(direct) => return direct_answer(direct, exchange),
     };
-    if let Some(rule) = &rule {
-        exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
-    }
-
-    // Which backend? By the rule's weights; without a rule the service itself.
-    let (host, service_port) = choose_backend(rule.as_deref(), &service.host, port.port)?;
-    let backend = worker.knowledge.backend(&host).await.map_err(|missing| match missing {
+    let (host, service_port, app) = match &rule {
+        Some((rule, index)) => {
+            let backend = &rule.spec.backends[*index];
+            (&backend.host, backend.port, backend.protocol.unwrap_or(port.protocol))
+        }
+        None => (&service.host, port.port, port.protocol),
+    };
+    let backend = worker.knowledge.backend(host).await.map_err(|missing| match missing {
         Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
         Missing::Unknown => RequestError::Unknown(host.to_string()),
     })?;
+
+    if let Some(spec) = backend.session() {
+        Later::join(&mut later, &spec, &head.fields);
+    }
 
     // What goes on: without the fields that belong to the caller's hop, with a body that may be sent again.
     let upgrade = fields::upgrade(&head);
     fields::strip_hop_by_hop(&mut head.fields);
     fields::strip_mesh(&mut head.fields);
-    let mut asked = Asked {
-        protocol: exchange.protocol(),
-        upgrade,
-        body: Replay::new(body),
-        port: service_port,
-        app: port.protocol,
-        head,
-    };
+    let mut asked =
+        Asked { protocol: exchange.protocol(), upgrade, body: Replay::new(body), port: service_port, app, head };
     exchange.request_body(asked.body.clone());
+    if let Some((rule, index)) = rule.as_ref().filter(|(rule, _)| rule.has_mirrors()) {
+        mirror::send(worker, rule, *index, &asked);
+    }
 
     // Tries, until there is an answer to give.
-    let answer = tries(worker, &backend, rule.as_deref(), &mut asked, exchange).await?;
+    let acting = rule.as_ref().map(|(rule, _)| &**rule);
+    let bound = later.as_ref().and_then(|later| later.session()?.endpoint());
+    let answer = tries(worker, &backend, acting, bound, &mut asked, exchange).await?;
 
     // The answer goes back; what it holds is held to its last byte.
     let deadline = answer.deadline;
-    let Answer { mut response, hold, veer_error, edge, .. } = answer.answer;
+    let by = later.as_ref().and_then(|_| answer.answer.key());
+    let Answer { mut response, hold, veer_error, edge } = answer.answer;
     exchange.edge(edge);
     exchange.hold(hold);
     if let Some(error) = veer_error {
@@ -114,25 +120,29 @@ async fn forward(
         return upgrade::switch(response.head, response.upgraded, asked.upgrade.is_some(), exchange);
     }
     fields::strip_hop_by_hop(&mut response.head.fields);
-    if let Some(rule) = &rule {
-        rule.apply_response(&mut response.head.fields);
+    if let Some((rule, index)) = &rule {
+        rule.apply_response(*index, &mut response.head.fields);
+    }
+    if let (Some(later), Some(by)) = (&later, &by) {
+        later.apply(rule.as_ref(), by, &mut response.head.fields);
     }
     let grpc = fields::is_grpc(&response.head.fields);
     Ok(Response::new(response.head, ResponseBody::upstream(response.body, deadline, grpc)))
 }
 
 enum Chosen {
-    Rule(Option<Arc<Rule>>),
+    /// To the rule's backend at this place; without a rule to the service itself.
+    Forward(Option<(Arc<Rule>, usize)>, Option<Box<Later>>),
     Answer(Direct),
 }
 
-/// Finds the rule and lets its filters act on the head. The path goes on in the one form that was decided on.
-fn choose(port: &PortView, head: &mut RequestHead) -> Result<Chosen, RequestError> {
+/// Finds the rule and its backend, and lets their filters act on the head. The path goes on in the one form that was decided on.
+fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> Result<Chosen, RequestError> {
     let path = NormalPath::parse(head.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
     if port.matcher.is_empty() {
         let changed = path.changed().then(|| path.forward().to_string());
         changed.iter().for_each(|path| head.set_path(path));
-        return Ok(Chosen::Rule(None));
+        return Ok(Chosen::Forward(None, None));
     }
     let authority = head.authority().unwrap_or_default();
     let view = RequestView {
@@ -143,18 +153,28 @@ fn choose(port: &PortView, head: &mut RequestHead) -> Result<Chosen, RequestErro
         headers: &head.fields,
     };
     let matched = port.matcher.find(&view).ok_or(RequestError::NoRoute)?;
+    let (rule, prefix) = (Arc::clone(matched.rule), matched.prefix);
+    exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
     let host = fields::split_authority(authority).map_or("", |(host, _)| host);
     let origin = Origin { scheme: "http", host, port: port.port };
-    if let Some(direct) = matched.rule.direct(&origin, path.as_str(), head.query(), matched.prefix) {
+    let later = match filters::look(&rule, head) {
+        Looked::Preflight(fields) => return Ok(Chosen::Answer(Direct::Preflight(fields))),
+        Looked::On(later) => later,
+    };
+    if let Some(direct) = rule.direct(&origin, path.as_str(), head.query(), prefix) {
         return Ok(Chosen::Answer(direct));
     }
-    let (rule, prefix) = (Arc::clone(matched.rule), matched.prefix);
+    let bound = later.as_ref().and_then(|later| later.session()?.backend(&rule.spec.backends));
+    let index = bound.map_or_else(|| choose_backend(&rule), Ok)?;
+    if let Some(direct) = rule.direct_of_backend(index, &origin, path.as_str(), head.query(), prefix) {
+        return Ok(Chosen::Answer(direct));
+    }
     let path = path.into_owned();
     fields::set_path(head, &path);
-    rule.apply_request(head, path.as_str(), prefix);
+    rule.apply_request(index, head, path.as_str(), prefix);
     // A rule may have named another authority.
     fields::settle_authority(head)?;
-    Ok(Chosen::Rule(Some(rule)))
+    Ok(Chosen::Forward(Some((rule, index)), later))
 }
 
 fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response, RequestError> {
@@ -165,18 +185,22 @@ fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response, Re
             response.head.fields.push(Name::Location, location.as_bytes());
             Ok(response)
         }
+        Direct::Preflight(fields) => {
+            exchange.flagged(Flag::Direct);
+            let mut response = reply::empty(204);
+            response.head.fields = fields;
+            Ok(response)
+        }
         Direct::Fail { status, reason } => Err(RequestError::RouteFails(status.as_u16(), reason.to_string())),
     }
 }
 
-fn choose_backend(rule: Option<&Rule>, service: &ServiceHost, port: u16) -> Result<(ServiceHost, u16), RequestError> {
-    let Some(rule) = rule else { return Ok((service.clone(), port)) };
+fn choose_backend(rule: &Rule) -> Result<usize, RequestError> {
     let none = |reason: &str| RequestError::NoBackend(format!("{}#{}: {reason}", rule.route, rule.index));
-    let picked = rule.pick_backend();
-    let backend = picked.ok_or_else(|| none("none has a weight"))?;
-    match &backend.invalid {
+    let index = rule.pick_backend().ok_or_else(|| none("none has a weight"))?;
+    match &rule.spec.backends[index].invalid {
         Some(reason) => Err(none(reason)),
-        None => Ok((backend.host.clone(), backend.port)),
+        None => Ok(index),
     }
 }
 
@@ -190,6 +214,7 @@ async fn tries(
     worker: &Rc<Worker>,
     backend: &Rc<Backend>,
     rule: Option<&Rule>,
+    bound: Option<u64>,
     asked: &mut Asked,
     exchange: &mut Exchange,
 ) -> Result<Final, RequestError> {
@@ -197,6 +222,7 @@ async fn tries(
     let caller = if asked.protocol == Protocol::Grpc { fields::grpc_timeout(&asked.head.fields) } else { None };
     let mut tries =
         Tries::new(rule.map(|rule| &rule.spec), policy.try_timeout, asked.head.method(), caller, exchange.begun());
+    tries.bound = bound;
     let budget = backend.balance.retry_budget();
     budget.request(exchange.begun());
     for number in 1.. {
@@ -206,7 +232,7 @@ async fn tries(
             Ok(answer) => match answer.failure(&tries) {
                 None => {
                     asked.body.commit();
-                    return Ok(Final { answer, deadline: tries.deadline });
+                    return Ok(Final { answer, deadline: tries.answer_deadline(begun) });
                 }
                 Some(failure) => {
                     let (edge, key) = (Some(answer.edge.clone()), answer.key());
@@ -224,7 +250,7 @@ async fn tries(
                 exchange.edge(edge);
             }
             asked.body.commit();
-            return outcome.map(|answer| Final { answer, deadline: tries.deadline });
+            return outcome.map(|answer| Final { answer, deadline: tries.answer_deadline(begun) });
         }
         // The failed answer's places are free before the next try looks for some.
         drop(outcome);

@@ -44,12 +44,18 @@ pub struct Tries {
     pub limit: Option<Duration>,
     /// Endpoints that failed.
     pub exclude: Vec<EndpointKey>,
+    /// The endpoint that the request's session is bound to, by its [`id`](veer_balance::Target::id).
+    pub bound: Option<u64>,
     codes: Vec<u16>,
     /// Whether what was sent may be sent again.
     repeatable: bool,
     retries_left: u32,
     reroutes_left: u32,
     backoff: Duration,
+    /// Whether the user wrote the wait: then no retry comes before it (GEP-1731).
+    is_paced: bool,
+    /// Time of one try, to the last byte of the response.
+    whole: Option<Duration>,
     retries: u32,
 }
 
@@ -73,12 +79,15 @@ impl Tries {
             deadline: total.map(|total| now + total),
             limit: positive(timeouts.backend_request).or(positive(try_timeout)),
             exclude: Vec::new(),
+            bound: None,
             codes: retry.map(|retry| retry.codes.clone()).unwrap_or_default(),
             // A rule that says `retry` speaks for the methods it matches (GEP-1731).
             repeatable: retry.is_some() || method.is_idempotent(),
             retries_left: retry.and_then(|retry| retry.attempts).unwrap_or(DEFAULT_RETRY_ATTEMPTS),
             reroutes_left: DEFAULT_REROUTES,
             backoff: retry.and_then(|retry| retry.backoff).unwrap_or(DEFAULT_RETRY_BACKOFF),
+            is_paced: retry.is_some_and(|retry| retry.backoff.is_some()),
+            whole: positive(timeouts.backend_request),
             retries: 0,
         }
     }
@@ -86,6 +95,14 @@ impl Tries {
     /// When the next try must be over.
     pub fn try_deadline(&self, now: Instant) -> Option<Instant> {
         match (self.limit.map(|limit| now + limit), self.deadline) {
+            (Some(one), Some(all)) => Some(one.min(all)),
+            (one, all) => one.or(all),
+        }
+    }
+
+    /// When the answer of a try that began then must have ended.
+    pub fn answer_deadline(&self, begun: Instant) -> Option<Instant> {
+        match (self.whole.map(|limit| begun + limit), self.deadline) {
             (Some(one), Some(all)) => Some(one.min(all)),
             (one, all) => one.or(all),
         }
@@ -122,7 +139,8 @@ impl Tries {
         // Full jitter on top of the least wait, doubling: callers that failed together do not return together.
         let spread = self.backoff * 2u32.saturating_pow(self.retries.min(6));
         self.retries += 1;
-        let wait = if failure == Failure::Lost { Duration::ZERO } else { self.backoff + spread.mul_f64(rng.f64()) };
+        let at_once = failure == Failure::Lost && !self.is_paced;
+        let wait = if at_once { Duration::ZERO } else { self.backoff + spread.mul_f64(rng.f64()) };
         match self.deadline {
             Some(deadline) if now + wait >= deadline => Next::GiveUp,
             _ => Next::Retry(wait),
@@ -180,11 +198,32 @@ mod tests {
         let mut tries = Tries::new(Some(&rule), None, Method::Post, Some(Duration::from_secs(3)), now);
         assert_eq!(tries.deadline, Some(now + Duration::from_secs(2)));
         assert_eq!(tries.try_deadline(now), Some(now + Duration::from_secs(2)));
+        let late = now + Duration::from_millis(500);
+        assert_eq!(tries.answer_deadline(late), Some(now + Duration::from_secs(2)));
         assert!(tries.names(503) && !tries.names(502));
         let status = Failure::Status(503);
         let Next::Retry(wait) = tries.next(status, true, &budget(now), &mut rng, now) else { panic!("no retry") };
         assert!((20..=40).contains(&wait.as_millis()), "{wait:?}");
         assert_eq!(tries.next(status, true, &budget(now), &mut rng, now), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_written_wait_is_kept_and_a_try_lasts_to_its_last_byte() {
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let wait = Duration::from_millis(50);
+        let rule = HttpRule {
+            retry: Some(Retry { codes: vec![], attempts: None, backoff: Some(wait) }),
+            timeouts: Timeouts { request: None, backend_request: Some(Duration::from_secs(1)) },
+            ..HttpRule::default()
+        };
+        let mut tries = Tries::new(Some(&rule), None, Method::Get, None, now);
+        let Next::Retry(waited) = tries.next(Failure::Lost, true, &budget(now), &mut rng, now) else { panic!("none") };
+        assert!(waited >= wait, "{waited:?}");
+        assert_eq!(tries.answer_deadline(now + wait), Some(now + wait + Duration::from_secs(1)));
+        // A time-out of a policy is for the head alone.
+        let tries = Tries::new(None, Some(wait), Method::Get, None, now);
+        assert_eq!((tries.try_deadline(now), tries.answer_deadline(now)), (Some(now + wait), None));
     }
 
     #[test]

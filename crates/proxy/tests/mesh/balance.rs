@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use veer_core::names::ObjectName;
 use veer_core::route::{
-    Backend, Filter, HeaderChange, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, ValueMatch,
+    Backend, Filter, HeaderChange, HeaderField, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, ValueMatch,
 };
 
 use crate::failure::Several;
@@ -63,11 +63,18 @@ fn routes_choose_by_header_weight_and_path() {
         let app = App::text("canary").listen(&canary).await;
         several.control.service("canary").at([&canary]).put();
 
-        let backend = |name: &str, weight| Backend { host: host(name), port: PORT, weight, invalid: None };
-        let user = ValueMatch { name: "x-user".into(), value: "ann".into() };
+        let backend = |name: &str, weight| Backend {
+            host: host(name),
+            port: PORT,
+            weight,
+            invalid: None,
+            filters: vec![],
+            protocol: None,
+        };
+        let user = ValueMatch::exact("x-user", "ann");
         let path = |path: &str| HttpMatch { path: Some(PathMatch::Prefix(path.into())), ..HttpMatch::default() };
         let tag = HeaderChange {
-            set: vec![ValueMatch { name: "x-tag".into(), value: "1".into() }],
+            set: vec![HeaderField { name: "x-tag".into(), value: "1".into() }],
             ..HeaderChange::default()
         };
         let rules = vec![

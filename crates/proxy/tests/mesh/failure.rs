@@ -38,7 +38,7 @@ impl Several {
 }
 
 fn rule(change: impl FnOnce(&mut HttpRule)) -> HttpRoute {
-    let backend = Backend { host: host("cart"), port: PORT, weight: 1, invalid: None };
+    let backend = Backend { host: host("cart"), port: PORT, weight: 1, invalid: None, filters: vec![], protocol: None };
     let mut rule = HttpRule { backends: vec![backend], ..HttpRule::default() };
     change(&mut rule);
     HttpRoute {

@@ -4,6 +4,7 @@ mod harness;
 
 mod balance;
 mod failure;
+mod filters;
 mod forward;
 mod gateway;
 mod identity;

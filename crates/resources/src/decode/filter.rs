@@ -58,7 +58,7 @@ impl Decode for RouteFilter {
             cx.path.truncate(length);
             Some(RouteFilter::Unsupported(Arc::clone(&kind_text)))
         };
-        let Some(key) = body.filter(|_| FILTERS[..4].iter().any(|(name, _)| *name == &*kind_text)) else {
+        let Some(key) = body.filter(|_| !matches!(&*kind_text, "ExternalAuth" | "ExtensionRef")) else {
             return unsupported(cx);
         };
         let Some(value) = node.get(key).filter(|value| !value.is_null()) else {
@@ -69,6 +69,8 @@ impl Decode for RouteFilter {
             "RequestHeaderModifier" => cx.field(key, value).map(RouteFilter::RequestHeaderModifier),
             "ResponseHeaderModifier" => cx.field(key, value).map(RouteFilter::ResponseHeaderModifier),
             "RequestRedirect" => cx.field(key, value).map(RouteFilter::RequestRedirect),
+            "RequestMirror" => cx.field(key, value).map(RouteFilter::RequestMirror),
+            "CORS" => cx.field(key, value).map(RouteFilter::Cors),
             _ => cx.field(key, value).map(RouteFilter::UrlRewrite),
         }
     }

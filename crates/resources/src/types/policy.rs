@@ -7,7 +7,7 @@ use veer_core::ClusterName;
 use veer_core::policy::{self, AuthorizationAction};
 
 use crate::decode::manifest;
-use crate::types::{Labels, TargetKind};
+use crate::types::{Labels, SessionSpec, TargetKind};
 
 manifest! {
     /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
@@ -61,6 +61,74 @@ impl TrafficPolicySpec {
 fn set<T: Clone>(to: &mut T, written: &Option<T>) {
     if let Some(value) = written {
         *to = value.clone();
+    }
+}
+
+manifest! {
+    /// `spec` of an XBackendTrafficPolicy (GEP-3388, GEP-1619).
+    pub struct BackendTrafficPolicySpec {
+        /// The services that it is for.
+        pub target_refs: Vec<PolicyTarget> = "targetRefs" => required,
+        /// Retries among requests.
+        pub retry_constraint: Option<RetryConstraint> = "retryConstraint",
+        /// Sessions.
+        pub session_persistence: Option<SessionSpec> = "sessionPersistence",
+    }
+    ignored []
+}
+
+manifest! {
+    /// Retries among requests.
+    #[derive(Default)]
+    pub struct RetryConstraint {
+        /// A share of the requests.
+        pub budget: RetryShare = "budget",
+        /// What is allowed whatever the share is.
+        pub min_retry_rate: RetryRate = "minRetryRate",
+    }
+    ignored []
+}
+
+manifest! {
+    /// Retries as a share of requests.
+    #[derive(Default)]
+    pub struct RetryShare {
+        /// Of 100 requests; `None`: 20.
+        pub percent: Option<u32> = "percent",
+        /// Window; `None`: 10 s.
+        pub interval: Option<Duration> = "interval",
+    }
+    ignored []
+}
+
+manifest! {
+    /// Retries in a time.
+    #[derive(Default)]
+    pub struct RetryRate {
+        /// How many; `None`: 10.
+        pub count: Option<u32> = "count",
+        /// In which time; `None`: 1 s.
+        pub interval: Option<Duration> = "interval",
+    }
+    ignored []
+}
+
+impl BackendTrafficPolicySpec {
+    /// Puts what is written into the policy of a service; `service` makes the default name of sessions.
+    pub fn apply(&self, service: &str, to: &mut policy::TrafficPolicy) {
+        if let Some(constraint) = &self.retry_constraint {
+            let (budget, rate) = (&constraint.budget, &constraint.min_retry_rate);
+            let default = policy::RetryBudget::default();
+            let time = rate.interval.filter(|time| !time.is_zero()).unwrap_or(Duration::from_secs(1));
+            to.retry_budget = policy::RetryBudget {
+                ratio: budget.percent.map_or(default.ratio, |percent| f64::from(percent) / 100.0),
+                interval: budget.interval.filter(|time| !time.is_zero()).unwrap_or(default.interval),
+                min_per_second: f64::from(rate.count.unwrap_or(10)) / time.as_secs_f64(),
+            };
+        }
+        if let Some(session) = self.session_persistence.as_ref().and_then(|written| written.session(service)) {
+            to.session = Some(Arc::new(session));
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use veer_core::names::stable_hash;
+use veer_core::route::{SessionCarrier, SessionPersistence};
+
 use crate::decode::{manifest, open_enum};
 
 /// API group of the Gateway API; the default group of a parent.
@@ -86,8 +89,8 @@ manifest! {
         pub timeouts: RouteTimeouts = "timeouts",
         /// What is retried.
         pub retry: Option<RouteRetry> = "retry",
-        /// Written, and not supported by this version: compile reports it.
-        pub session_persistence: Option<Present> = "sessionPersistence",
+        /// Requests of one session go to one endpoint.
+        pub session_persistence: Option<SessionSpec> = "sessionPersistence",
     }
     ignored []
 }
@@ -172,9 +175,57 @@ pub enum RouteFilter {
     RequestRedirect(RedirectFilter),
     /// Changes host or path before it is sent.
     UrlRewrite(RewriteFilter),
+    /// Sends copies elsewhere.
+    RequestMirror(MirrorFilter),
+    /// Answers for other origins.
+    Cors(CorsFilter),
     /// Anything else, by its `type`: kinds of upstream that this version does not act on, and kinds it never heard of. A rule
     /// with such a filter must not serve as if the filter were not there.
     Unsupported(Arc<str>),
+}
+
+manifest! {
+    /// Copies of requests (GEP-3171).
+    pub struct MirrorFilter {
+        /// Where they go; a weight and filters have no meaning here.
+        pub backend_ref: BackendRef = "backendRef" => required,
+        /// Of 100 requests so many; `None` and no [`Self::fraction`]: all.
+        pub percent: Option<u32> = "percent",
+        /// Instead of [`Self::percent`].
+        pub fraction: Option<Fraction> = "fraction",
+    }
+    ignored []
+}
+
+manifest! {
+    /// A fraction.
+    pub struct Fraction {
+        /// Upper part.
+        pub numerator: u32 = "numerator" => required,
+        /// Lower part.
+        pub denominator: u32 = "denominator" => or(100),
+    }
+    ignored []
+}
+
+manifest! {
+    /// Sharing with other origins (GEP-1767).
+    #[derive(Default)]
+    pub struct CorsFilter {
+        /// `*`, or `scheme://host[:port]`; the host may begin with `*`.
+        pub allow_origins: Vec<Arc<str>> = "allowOrigins",
+        /// Whether requests may carry cookies and the like.
+        pub allow_credentials: Option<bool> = "allowCredentials",
+        /// Methods, or `*`.
+        pub allow_methods: Vec<Arc<str>> = "allowMethods",
+        /// Request fields, or `*`.
+        pub allow_headers: Vec<Arc<str>> = "allowHeaders",
+        /// Response fields, or `*`.
+        pub expose_headers: Vec<Arc<str>> = "exposeHeaders",
+        /// Seconds.
+        pub max_age: Option<u32> = "maxAge",
+    }
+    ignored []
 }
 
 manifest! {
@@ -311,6 +362,75 @@ manifest! {
 }
 
 manifest! {
+    /// Sessions (GEP-1619).
+    #[derive(Default)]
+    pub struct SessionSpec {
+        /// Name of the cookie or the header field; `None`: made from the name of the route or the service.
+        pub session_name: Option<Arc<str>> = "sessionName",
+        /// What carries the token.
+        pub session_type: SessionType = "type",
+        /// Oldest session.
+        pub absolute_timeout: Option<Duration> = "absoluteTimeout",
+        /// More about the cookie.
+        pub cookie_config: Option<CookieConfig> = "cookieConfig",
+    }
+    ignored []
+}
+
+impl SessionSpec {
+    /// What it means; `owner` stands for whatever it was written in, and makes its default name. `None` for what this version
+    /// does not know.
+    pub fn session(&self, owner: &str) -> Option<SessionPersistence> {
+        let lifetime = self.cookie_config.as_ref().map(|config| &config.lifetime_type);
+        let carrier = match (&self.session_type, lifetime) {
+            (SessionType::Header, _) => SessionCarrier::Header,
+            (SessionType::Cookie, None | Some(CookieLifetime::Session)) => SessionCarrier::Cookie,
+            (SessionType::Cookie, Some(CookieLifetime::Permanent)) => SessionCarrier::PermanentCookie,
+            (SessionType::Cookie, Some(CookieLifetime::Unknown(_))) | (SessionType::Unknown(_), _) => return None,
+        };
+        let name = match &self.session_name {
+            Some(name) if carrier == SessionCarrier::Header => name.to_ascii_lowercase().into(),
+            Some(name) => Arc::clone(name),
+            None => format!("veer-session-{:08x}", stable_hash(owner) as u32).into(),
+        };
+        let absolute_timeout = self.absolute_timeout.filter(|limit| !limit.is_zero());
+        Some(SessionPersistence { name, carrier, absolute_timeout })
+    }
+}
+
+open_enum! {
+    /// What carries a session's token.
+    pub enum SessionType {
+        /// A cookie.
+        Cookie = "Cookie",
+        /// A header field.
+        Header = "Header",
+    }
+    default Cookie
+}
+
+manifest! {
+    /// The cookie of a session.
+    #[derive(Default)]
+    pub struct CookieConfig {
+        /// How long a browser keeps it.
+        pub lifetime_type: CookieLifetime = "lifetimeType",
+    }
+    ignored []
+}
+
+open_enum! {
+    /// How long a browser keeps a cookie.
+    pub enum CookieLifetime {
+        /// As long as its own session.
+        Session = "Session",
+        /// Until the absolute timeout.
+        Permanent = "Permanent",
+    }
+    default Session
+}
+
+manifest! {
     /// `spec` of a GRPCRoute.
     #[derive(Default)]
     pub struct GrpcRouteSpec {
@@ -340,8 +460,8 @@ manifest! {
         pub timeouts: RouteTimeouts = "timeouts",
         /// What is retried; as [`Self::timeouts`].
         pub retry: Option<RouteRetry> = "retry",
-        /// Written, and not supported by this version: compile reports it.
-        pub session_persistence: Option<Present> = "sessionPersistence",
+        /// Requests of one session go to one endpoint.
+        pub session_persistence: Option<SessionSpec> = "sessionPersistence",
     }
     ignored []
 }

@@ -48,6 +48,20 @@ pub(crate) fn hostname(text: &str) -> Checked {
     subdomain(text.strip_prefix("*.").unwrap_or(text))
 }
 
+/// Origin of the Fetch standard with scheme `http` or `https`; its host may be `*` or begin with `*.` (Gateway API).
+pub(crate) fn origin(text: &str) -> Checked {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let rest = rest.ok_or_else(|| "must begin with http:// or https://".to_owned())?;
+    let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err("has a port that is none".to_owned());
+    }
+    match host {
+        "*" => Ok(()),
+        host => subdomain(&host.strip_prefix("*.").unwrap_or(host).to_ascii_lowercase()),
+    }
+}
+
 /// Key of a label or an annotation: an optional DNS prefix and a name.
 pub(crate) fn qualified(text: &str) -> Checked {
     let name = match text.split_once('/') {
@@ -148,10 +162,15 @@ mod tests {
 
     #[test]
     fn grammars_take_what_is_right_and_refuse_what_is_not() {
-        let table: [(fn(&str) -> Checked, &[&str], &[&str]); 8] = [
+        let table: [(fn(&str) -> Checked, &[&str], &[&str]); 9] = [
             (label, &["a", "a-1", "0"], &["", "-a", "a-", "A", "a.b", "a_b", &"a".repeat(64)]),
             (subdomain, &["a.b-c.d", "a"], &["", ".a", "a.", "a..b", "A.b", "a-.b"]),
             (hostname, &["*.a.b", "a.b"], &["*", "a.*", "1.2.3.4", "*.*.b"]),
+            (
+                origin,
+                &["https://a.b", "http://*.a.b:8080", "https://*", "http://A"],
+                &["a.b", "ftp://a.b", "https://", "https://a:0", "https://a.b/", "https://a*b"],
+            ),
             (qualified, &["app", "veer.dev/mtls", "a/B_c.d"], &["", "/a", "a/", "a/b/c", "A.b/c", "a b"]),
             (label_value, &["", "A", "a.b_c-d"], &["-", "-a", "a-", "a b", "ä"]),
             (token, &["X-A", "a!"], &["", "a b", "a:b", "ä"]),

@@ -65,6 +65,7 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::Workload(spec) => own::workload(&mut check, spec),
         Kind::Link(spec) => own::link(&mut check, spec),
         Kind::TrafficPolicy(spec) => own::traffic(&mut check, spec),
+        Kind::BackendTrafficPolicy(spec) => own::backend_traffic(&mut check, spec),
         Kind::AuthorizationPolicy(spec) => own::authorization(&mut check, spec),
     }
 }

@@ -101,6 +101,35 @@ pub(super) fn link(check: &mut Check<'_>, spec: &LinkSpec) {
     }
 }
 
+pub(super) fn backend_traffic(check: &mut Check<'_>, spec: &BackendTrafficPolicySpec) {
+    for (index, target) in spec.target_refs.iter().enumerate().filter(|(_, target)| target.target().is_none()) {
+        let reason = format!("{:?} cannot have an XBackendTrafficPolicy", clip(&target.kind));
+        let path = format!("spec.targetRefs[{index}].kind");
+        check.error("V0042", &path, &reason, "write group and kind of a Service or a ServiceImport");
+    }
+    if let Some(constraint) = &spec.retry_constraint {
+        if constraint.budget.percent.is_some_and(|percent| percent > 100) {
+            let path = "spec.retryConstraint.budget.percent";
+            check.error("V0013", path, "is more than 100", "write a number from 0 to 100");
+        }
+        for (path, time, least) in [
+            ("spec.retryConstraint.budget.interval", constraint.budget.interval, Duration::from_secs(1)),
+            (
+                "spec.retryConstraint.minRetryRate.interval",
+                constraint.min_retry_rate.interval,
+                Duration::from_millis(1),
+            ),
+        ] {
+            if time.is_some_and(|time| time < least || time > Duration::from_secs(3600)) {
+                check.error("V0015", path, "is too short, or longer than an hour", "write a duration like 10s");
+            }
+        }
+    }
+    if let Some(session) = &spec.session_persistence {
+        super::route::session_persistence(check, "spec.sessionPersistence", session);
+    }
+}
+
 pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
     if spec.target_ref.target().is_none() {
         let reason = format!("{:?} cannot have a TrafficPolicy", clip(&spec.target_ref.kind));

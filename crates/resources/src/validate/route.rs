@@ -31,7 +31,7 @@ pub(super) fn http(check: &mut Check<'_>, spec: &HttpRouteSpec) {
         filters(check, &format!("{base}.filters"), &rule.filters, all_prefixes);
         let answered = rule.filters.iter().any(|f| matches!(f, RouteFilter::RequestRedirect(_)));
         backends(check, &base, &rule.backend_refs, answered, all_prefixes);
-        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence);
+        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence.as_ref());
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn grpc(check: &mut Check<'_>, spec: &GrpcRouteSpec) {
         }
         filters(check, &format!("{base}.filters"), &rule.filters, false);
         backends(check, &base, &rule.backend_refs, false, false);
-        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence);
+        limits(check, &base, &rule.timeouts, rule.retry.as_ref(), rule.session_persistence.as_ref());
     }
 }
 
@@ -133,7 +133,7 @@ fn http_match(check: &mut Check<'_>, base: &str, condition: &HttpRouteMatch) {
                 grammar::path(&path.value),
                 "write a path like /cart",
             ),
-            PathMatchType::RegularExpression => no_regex(check, &at),
+            PathMatchType::RegularExpression => pattern(check, &format!("{at}.value"), &path.value),
             PathMatchType::Unknown(_) => {}
         }
     }
@@ -160,10 +160,12 @@ pub(super) fn http_method(check: &mut Check<'_>, path: &str, method: &str) {
     }
 }
 
-fn no_regex(check: &mut Check<'_>, path: &str) {
-    let reason =
-        "regular expressions are not supported by this version; the rule is not served as if they were not there";
-    check.warning("V0041", &format!("{path}.type"), reason, "write Exact or a prefix");
+/// A text that is no pattern does not make the object unreadable: its rule fails, and the others hold.
+fn pattern(check: &mut Check<'_>, path: &str, text: &str) {
+    if let Err(error) = veer_core::Pattern::new(text) {
+        let reason = format!("{:?} is no regular expression: {error}; the rule answers 500", clip(text));
+        check.warning("V0041", path, &reason, "write one as RE2 takes it, without Unicode classes");
+    }
 }
 
 fn values(check: &mut Check<'_>, list: &str, rules: &[ValueRule], headers: bool) {
@@ -173,7 +175,7 @@ fn values(check: &mut Check<'_>, list: &str, rules: &[ValueRule], headers: bool)
         let at = format!("{list}[{index}]");
         check.text("V0021", &format!("{at}.name"), &rule.name, grammar::token(&rule.name), "write a name like x-user");
         if rule.match_type == ValueMatchType::RegularExpression {
-            no_regex(check, &at);
+            pattern(check, &format!("{at}.value"), &rule.value);
         } else if headers {
             let rule_broken = grammar::header_value(&rule.value);
             check.text("V0021", &format!("{at}.value"), &rule.value, rule_broken, "write the value as it is sent");
@@ -192,7 +194,12 @@ fn grpc_method(check: &mut Check<'_>, base: &str, method: &GrpcMethodRule) {
         check.error("V0011", base, "service, method or both are needed", "add service: shop.v1.Cart");
     }
     if method.match_type == ValueMatchType::RegularExpression {
-        return no_regex(check, base);
+        for (field, text) in [("service", &method.service), ("method", &method.method)] {
+            if let Some(text) = text {
+                pattern(check, &format!("{base}.{field}"), text);
+            }
+        }
+        return;
     }
     let parts = [("service", &method.service, true), ("method", &method.method, false)];
     for (field, text, dots) in parts {
@@ -225,6 +232,14 @@ fn filters(check: &mut Check<'_>, list: &str, all: &[RouteFilter], prefix_matche
                     path_change(check, &format!("{at}.path"), path, prefix_matched);
                 }
             }
+            RouteFilter::RequestMirror(to) => {
+                mirror(check, &format!("{at}.requestMirror"), to);
+                // Several copies of one request may go to several places.
+                continue;
+            }
+            RouteFilter::Cors(cors) => {
+                cors_filter(check, &format!("{at}.cors"), cors);
+            }
             RouteFilter::Unsupported(_) => continue,
         }
         if seen.contains(&std::mem::discriminant(filter)) {
@@ -235,6 +250,62 @@ fn filters(check: &mut Check<'_>, list: &str, all: &[RouteFilter], prefix_matche
     let has = |wanted: fn(&RouteFilter) -> bool| all.iter().any(wanted);
     if has(|f| matches!(f, RouteFilter::RequestRedirect(_))) && has(|f| matches!(f, RouteFilter::UrlRewrite(_))) {
         check.error("V0027", list, "a rule cannot redirect and rewrite", "keep one of the two");
+    }
+}
+
+fn mirror(check: &mut Check<'_>, base: &str, to: &MirrorFilter) {
+    backend(check, &format!("{base}.backendRef"), &to.backend_ref, "no copies are sent");
+    if to.percent.is_some() && to.fraction.is_some() {
+        check.error("V0027", &format!("{base}.fraction"), "stands beside percent", "keep one of the two");
+    }
+    if let Some(percent) = to.percent.filter(|percent| *percent > 100) {
+        let reason = format!("{percent} is more than 100");
+        check.error("V0013", &format!("{base}.percent"), &reason, "write a number from 0 to 100");
+    }
+    if let Some(fraction) = &to.fraction {
+        if fraction.denominator == 0 {
+            let path = format!("{base}.fraction.denominator");
+            check.error("V0013", &path, "0 is not at least 1", "write a number of at least 1");
+        } else if fraction.numerator > fraction.denominator {
+            let reason = format!("{} is more than its denominator {}", fraction.numerator, fraction.denominator);
+            check.error("V0013", &format!("{base}.fraction.numerator"), &reason, "write a part of the whole");
+        }
+    }
+}
+
+fn cors_filter(check: &mut Check<'_>, base: &str, cors: &CorsFilter) {
+    for (index, origin) in cors.allow_origins.iter().enumerate().filter(|(_, origin)| &***origin != "*") {
+        let at = format!("{base}.allowOrigins[{index}]");
+        check.text("V0026", &at, origin, grammar::origin(origin), "write *, or an origin like https://*.example.com");
+    }
+    for (index, method) in cors.allow_methods.iter().enumerate().filter(|(_, method)| &***method != "*") {
+        http_method(check, &format!("{base}.allowMethods[{index}]"), method);
+    }
+    for (field, all) in [("allowHeaders", &cors.allow_headers), ("exposeHeaders", &cors.expose_headers)] {
+        for (index, name) in all.iter().enumerate() {
+            check.text(
+                "V0021",
+                &format!("{base}.{field}[{index}]"),
+                name,
+                grammar::token(name),
+                "write a name like x-user",
+            );
+        }
+    }
+    for (field, all) in [
+        ("allowOrigins", &cors.allow_origins),
+        ("allowMethods", &cors.allow_methods),
+        ("allowHeaders", &cors.allow_headers),
+        ("exposeHeaders", &cors.expose_headers),
+    ] {
+        bounded(check, &format!("{base}.{field}"), all.len(), 64);
+        if all.len() > 1 && all.iter().any(|entry| &**entry == "*") {
+            let path = format!("{base}.{field}");
+            check.error("V0038", &path, "holds * and more", "keep * alone, or take it out");
+        }
+    }
+    if cors.max_age == Some(0) {
+        check.error("V0013", &format!("{base}.maxAge"), "0 is not at least 1", "write seconds, or remove it for 5");
     }
 }
 
@@ -301,33 +372,14 @@ fn path_change(check: &mut Check<'_>, base: &str, path: &PathModifier, prefix_ma
 fn backends(check: &mut Check<'_>, base: &str, refs: &[BackendRef], answered: bool, prefix_matched: bool) {
     let list = format!("{base}.backendRefs");
     bounded(check, &list, refs.len(), 16);
-    for (index, backend) in refs.iter().enumerate() {
+    for (index, reference) in refs.iter().enumerate() {
         let at = format!("{list}[{index}]");
-        if backend.weight > MAX_WEIGHT {
-            let reason = format!("{} is more than {MAX_WEIGHT}", backend.weight);
+        if reference.weight > MAX_WEIGHT {
+            let reason = format!("{} is more than {MAX_WEIGHT}", reference.weight);
             check.error("V0024", &format!("{at}.weight"), &reason, "only the ratio counts: write smaller numbers");
         }
-        if let Some(namespace) = &backend.namespace {
-            check.label(&format!("{at}.namespace"), namespace);
-        }
-        match backend.target() {
-            Some(_) if check.is_missing(&format!("{at}.port"), &backend.port) => {
-                check.error("V0011", &at, "the field \"port\" is missing", "add the port of the Service");
-            }
-            Some(_) => {}
-            None => {
-                let mend = match &*backend.kind {
-                    "ServiceImport" => format!("add group: {MCS_GROUP}"),
-                    _ => "write kind: Service or kind: ServiceImport with its group".to_owned(),
-                };
-                let reason = format!(
-                    "{:?} of the group {:?} cannot be a backend: its share is answered with 500",
-                    &*backend.kind, &*backend.group
-                );
-                check.warning("V0042", &format!("{at}.kind"), &reason, &mend);
-            }
-        }
-        filters(check, &format!("{at}.filters"), &backend.filters, prefix_matched);
+        backend(check, &at, reference, "its share is answered with 500");
+        filters(check, &format!("{at}.filters"), &reference.filters, prefix_matched);
     }
     let silent = refs.iter().all(|backend| backend.weight == 0);
     if silent && !refs.is_empty() {
@@ -340,12 +392,34 @@ fn backends(check: &mut Check<'_>, base: &str, refs: &[BackendRef], answered: bo
     }
 }
 
+/// One reference; `else_` says what follows when it leads nowhere.
+fn backend(check: &mut Check<'_>, at: &str, backend: &BackendRef, else_: &str) {
+    if let Some(namespace) = &backend.namespace {
+        check.label(&format!("{at}.namespace"), namespace);
+    }
+    match backend.target() {
+        Some(_) if check.is_missing(&format!("{at}.port"), &backend.port) => {
+            check.error("V0011", at, "the field \"port\" is missing", "add the port of the Service");
+        }
+        Some(_) => {}
+        None => {
+            let mend = match &*backend.kind {
+                "ServiceImport" => format!("add group: {MCS_GROUP}"),
+                _ => "write kind: Service or kind: ServiceImport with its group".to_owned(),
+            };
+            let reason =
+                format!("{:?} of the group {:?} cannot be a backend: {else_}", &*backend.kind, &*backend.group);
+            check.warning("V0042", &format!("{at}.kind"), &reason, &mend);
+        }
+    }
+}
+
 fn limits(
     check: &mut Check<'_>,
     base: &str,
     timeouts: &RouteTimeouts,
     retry: Option<&RouteRetry>,
-    session: Option<Present>,
+    session: Option<&SessionSpec>,
 ) {
     if let (Some(whole), Some(one)) = (timeouts.request, timeouts.backend_request)
         && whole > Duration::ZERO
@@ -363,8 +437,25 @@ fn limits(
     if let Some(RouteRetry { attempts: Some(0), .. }) = retry {
         check.error("V0013", &format!("{base}.retry.attempts"), "0 is not at least 1", "remove retry to retry nothing");
     }
-    if session.is_some() {
-        let path = format!("{base}.sessionPersistence");
-        check.warning("V0041", &path, "session persistence is not supported by this version", "remove it");
+    if let Some(spec) = session {
+        session_persistence(check, &format!("{base}.sessionPersistence"), spec);
+    }
+}
+
+pub(super) fn session_persistence(check: &mut Check<'_>, base: &str, spec: &SessionSpec) {
+    if let Some(name) = &spec.session_name {
+        let at = format!("{base}.sessionName");
+        if name.len() > 128 {
+            check.error("V0021", &at, "is longer than 128 characters", "shorten it");
+        }
+        check.text("V0021", &at, name, grammar::token(name), "write a name like cart-session");
+    }
+    let Some(config) = &spec.cookie_config else { return };
+    if spec.session_type != SessionType::Cookie {
+        check.error("V0038", &format!("{base}.cookieConfig"), "stands beside another type than Cookie", "remove it");
+    }
+    if config.lifetime_type == CookieLifetime::Permanent && spec.absolute_timeout.is_none_or(|limit| limit.is_zero()) {
+        let at = format!("{base}.cookieConfig.lifetimeType");
+        check.error("V0038", &at, "a permanent cookie needs absoluteTimeout", "add absoluteTimeout: 24h");
     }
 }

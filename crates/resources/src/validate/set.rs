@@ -69,7 +69,12 @@ pub fn check_set(objects: &[Object]) -> Vec<Diagnostic> {
                 let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
                 index.route(object, &spec.parent_refs, rules, &mut out);
             }
-            Kind::TrafficPolicy(spec) => index.traffic(object, spec, &mut out),
+            Kind::TrafficPolicy(spec) => index.traffic(object, "spec.targetRef", &spec.target_ref, &mut out),
+            Kind::BackendTrafficPolicy(spec) => {
+                for (at, target) in spec.target_refs.iter().enumerate() {
+                    index.traffic(object, &format!("spec.targetRefs[{at}]"), target, &mut out);
+                }
+            }
             Kind::AuthorizationPolicy(spec) => index.authorization(object, spec, &mut out),
             _ => {}
         }
@@ -290,10 +295,10 @@ impl<'a> Index<'a> {
         })
     }
 
-    fn traffic(&self, object: &Object, spec: &TrafficPolicySpec, out: &mut Vec<Diagnostic>) {
-        let name = name_in(object, None, &spec.target_ref.name);
-        let at = "spec.targetRef.name";
-        match spec.target_ref.target() {
+    fn traffic(&self, object: &Object, at: &str, target: &PolicyTarget, out: &mut Vec<Diagnostic>) {
+        let name = name_in(object, None, &target.name);
+        let at = &format!("{at}.name");
+        match target.target() {
             Some(TargetKind::Service) if !self.services.contains_key(&name) => {
                 let reason = format!("there is no Service {name}; the policy acts on nothing");
                 out.push(object.warning("V0107", at, reason, self.service_mend(&name.namespace, &name.name)));

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use veer_control::api::Status;
 use veer_control::lease::PeerState;
-use veer_core::route::{Backend, Filter, HttpMatch, PathMatch};
+use veer_core::route::Backend;
 use veer_core::{Endpoints, Service};
 
 use super::{Asked, Format, Target};
@@ -173,13 +173,14 @@ fn route_rows(rows: &mut Table, cluster: &str, service: &Service) {
         let mut add = |route: String, when: String, to: String| rows.row(head().into_iter().chain([route, when, to]));
         for route in &port.http_routes {
             for rule in &route.rules {
-                let when: Vec<_> = rule.matches.iter().map(condition).collect();
+                let when: Vec<_> = rule.matches.iter().map(ToString::to_string).collect();
                 let when = if when.is_empty() { "always".to_owned() } else { when.join(" or ") };
-                let mut to: Vec<String> = rule.filters.iter().map(filter).collect();
+                let mut to: Vec<String> = rule.filters.iter().map(ToString::to_string).collect();
                 to.extend(backends(&rule.backends));
                 if let Some(limit) = rule.timeouts.request {
                     to.push(format!("within {limit:?}"));
                 }
+                to.extend(rule.session.as_ref().map(ToString::to_string));
                 if let Some(retry) = &rule.retry {
                     to.push(format!("retry {:?} × {}", retry.codes, retry.attempts.unwrap_or(2)));
                 }
@@ -195,39 +196,14 @@ fn route_rows(rows: &mut Table, cluster: &str, service: &Service) {
     }
 }
 
-fn condition(condition: &HttpMatch) -> String {
-    let mut parts = Vec::new();
-    match &condition.path {
-        Some(PathMatch::Exact(path)) => parts.push(format!("path = {path}")),
-        Some(PathMatch::Prefix(path)) if &**path != "/" => parts.push(format!("path under {path}")),
-        Some(PathMatch::Grpc { service, method }) => {
-            let part = |part: &Option<std::sync::Arc<str>>| part.as_deref().unwrap_or("*").to_owned();
-            parts.push(format!("gRPC {}/{}", part(service), part(method)));
-        }
-        _ => {}
-    }
-    parts.extend(condition.method.as_ref().map(|method| format!("method {method}")));
-    parts.extend(condition.headers.iter().map(|h| format!("{}: {}", h.name, h.value)));
-    parts.extend(condition.query.iter().map(|q| format!("?{}={}", q.name, q.value)));
-    if parts.is_empty() { "always".to_owned() } else { parts.join(" and ") }
-}
-
-fn filter(filter: &Filter) -> String {
-    match filter {
-        Filter::RequestHeaders(_) => "change request fields".to_owned(),
-        Filter::ResponseHeaders(_) => "change response fields".to_owned(),
-        Filter::Redirect { status, .. } => format!("redirect {status}"),
-        Filter::Rewrite { .. } => "rewrite".to_owned(),
-        Filter::Fail { status, reason } => format!("answer {status}: {reason}"),
-    }
-}
-
 fn backends(backends: &[Backend]) -> Option<String> {
     let total: u32 = backends.iter().map(|backend| backend.weight).sum();
     let part = |backend: &Backend| {
         let share = f64::from(backend.weight) * 100.0 / f64::from(total.max(1));
         let wrong = backend.invalid.as_ref().map_or(String::new(), |why| format!(" (500: {why})"));
-        format!("{share:.0} % {}:{}{wrong}", backend.host, backend.port)
+        let filters: Vec<_> = backend.filters.iter().map(ToString::to_string).collect();
+        let filters = if filters.is_empty() { String::new() } else { format!(" {{{}}}", filters.join("; ")) };
+        format!("{share:.0} % {}:{}{wrong}{filters}", backend.host, backend.port)
     };
     (!backends.is_empty()).then(|| backends.iter().map(part).collect::<Vec<_>>().join(", "))
 }

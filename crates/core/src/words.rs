@@ -1,0 +1,95 @@
+//! Routes in words, for people: the same in every tool.
+
+use std::fmt;
+
+use crate::route::{
+    Backend, Comparison, Filter, HttpMatch, Mirror, PathMatch, SessionCarrier, SessionPersistence, ValueMatch,
+};
+
+impl fmt::Display for HttpMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend(self.method.as_ref().map(|method| format!("method {method}")));
+        parts.extend(self.path.as_ref().map(ToString::to_string));
+        parts.extend(self.headers.iter().map(|header| format!("header {header}")));
+        parts.extend(self.query.iter().map(|parameter| format!("query {parameter}")));
+        f.write_str(if parts.is_empty() { "always" } else { "" })?;
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PathMatch::Exact(path) => write!(f, "path = {path}"),
+            PathMatch::Prefix(path) => write!(f, "path under {path}"),
+            PathMatch::Regex(pattern) => write!(f, "path ~ {pattern}"),
+            PathMatch::Grpc { service, method } => {
+                write!(f, "call of {}/{}", service.as_deref().unwrap_or("*"), method.as_deref().unwrap_or("*"))
+            }
+            PathMatch::GrpcRegex { service, method } => {
+                write!(f, "call ~ {}/{}", service.as_deref().unwrap_or(".*"), method.as_deref().unwrap_or(".*"))
+            }
+            PathMatch::Unknown(_) => f.write_str("path as only a newer version knows"),
+        }
+    }
+}
+
+impl fmt::Display for ValueMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.by {
+            Comparison::Exact => write!(f, "{} = {}", self.name, self.value),
+            Comparison::Regex => write!(f, "{} ~ {}", self.name, self.value),
+            Comparison::Unknown => write!(f, "{} as only a newer version knows", self.name),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.invalid {
+            Some(reason) => write!(f, "500: {reason} (weight {})", self.weight)?,
+            None => write!(f, "{}:{} (weight {})", self.host, self.port, self.weight)?,
+        }
+        if !self.filters.is_empty() {
+            let filters: Vec<_> = self.filters.iter().map(ToString::to_string).collect();
+            write!(f, " {{{}}}", filters.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Filter::RequestHeaders(_) => f.write_str("changes request headers"),
+            Filter::ResponseHeaders(_) => f.write_str("changes response headers"),
+            Filter::Redirect { status, .. } => write!(f, "redirects with {status}"),
+            Filter::Rewrite { host, path } => {
+                f.write_str("rewrites")?;
+                host.iter().try_for_each(|host| write!(f, " host to {host}"))?;
+                f.write_str(if path.is_some() { " path" } else { "" })
+            }
+            Filter::Fail { status, reason } => write!(f, "answers {status}: {reason}"),
+            Filter::Mirror(Mirror { to, numerator, denominator }) => match &to.invalid {
+                Some(reason) => write!(f, "copies nothing: {reason}"),
+                None if numerator >= denominator => write!(f, "copies to {}:{}", to.host, to.port),
+                None => write!(f, "copies {numerator} of {denominator} to {}:{}", to.host, to.port),
+            },
+            Filter::Cors(cors) => write!(f, "shares with origins {}", cors.allow_origins.join(", ")),
+            Filter::Unknown(_) => f.write_str("answers 500: only a newer version knows this filter"),
+        }
+    }
+}
+
+impl fmt::Display for SessionPersistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let carrier = match self.carrier {
+            SessionCarrier::Cookie | SessionCarrier::PermanentCookie => "cookie",
+            SessionCarrier::Header => "header",
+            SessionCarrier::Unknown => return f.write_str("sessions as only a newer version knows"),
+        };
+        write!(f, "sessions by {carrier} {}", self.name)?;
+        self.absolute_timeout.iter().try_for_each(|limit| write!(f, " for {limit:?}"))
+    }
+}
