@@ -79,6 +79,16 @@ pub fn poll_read(
     polled
 }
 
+/// Takes the memory of an input that holds nothing: the next read of any connection finds it still in the processor's cache.
+pub fn give_input(input: &mut BytesMut, amount: &mut Amount) {
+    if input.is_empty() && input.capacity() > 0 {
+        match std::mem::take(amount) {
+            Amount::Little => give_back(std::mem::take(input), &INPUT, KEPT),
+            Amount::Much => give_back(std::mem::take(input), &LARGE, KEPT_LARGE),
+        }
+    }
+}
+
 /// An empty buffer for output.
 pub fn output() -> Vec<u8> {
     OUTPUT.with_borrow_mut(Vec::pop).unwrap_or_default()

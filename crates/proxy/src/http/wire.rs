@@ -228,6 +228,11 @@ impl Wire {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
+    /// The connection will be idle: it holds no memory for input then.
+    pub fn rest(&mut self) {
+        buffers::give_input(&mut self.input, &mut self.amount);
+    }
+
     /// Another task has the connection from here on.
     pub fn change_hands(&mut self) {
         self.io.change_hands();

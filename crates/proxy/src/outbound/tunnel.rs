@@ -69,7 +69,7 @@ impl From<DialError> for NotOpened {
 
 /// Relays a captured connection to the service that it was going to.
 pub async fn serve(worker: Rc<Worker>, mut downstream: impl Relayed, to: Destination) {
-    let log = TcpLog::begin(&to.service.host);
+    let log = TcpLog::begin(&worker, &to.service.host);
     let Some(port) = to.service.port(to.port) else { return };
     // In a place of its own: what opening takes is not held while bytes are relayed.
     let opening: Opening<'_> = Box::pin(open(&worker, &to.service, port));
@@ -111,7 +111,7 @@ pub async fn connect(
 ) -> Result<Response, RequestError> {
     let opened = open(worker, service, port).await?;
     exchange.edge(opened.edge.clone());
-    let (worker, log) = (Rc::clone(worker), TcpLog::begin(&service.host));
+    let (worker, log) = (Rc::clone(worker), TcpLog::begin(worker, &service.host));
     let mut response = reply::empty(200);
     response.tunnel = Some(Box::new(move |downstream| {
         Box::pin(async move { carry(&worker, &mut Copied(downstream), opened, log).await })
@@ -288,45 +288,47 @@ async fn carry(worker: &Rc<Worker>, downstream: &mut impl Relayed, opened: Opene
         }
     };
     if let Some(End::Failed { side, error }) = report.map(|report| report.end) {
-        log.flag = match side {
+        let flag = match side {
             Side::First => Flag::DownstreamClosed,
             Side::Second => Flag::UpstreamConnectionLost,
         };
-        log.reason = error.to_string();
+        log.failed(flag, error);
     }
     drop(pick);
     log.end(worker, &edge, up, down);
 }
 
-/// The access log's line of a connection.
-struct TcpLog {
-    line: AccessEntry,
-    begun: Instant,
-    flag: Flag,
-    reason: String,
-}
+/// The access log's line of a connection, when the log is on.
+struct TcpLog(Option<Box<AccessEntry>>, Instant);
 
 impl TcpLog {
-    fn begin(host: &ServiceHost) -> Self {
-        let mut line = AccessEntry::new(clock::now(), Direction::Outbound, Protocol::Tcp);
-        line.host = host.to_string();
-        Self { line, begun: Instant::now(), flag: Flag::None, reason: String::new() }
+    fn begin(worker: &Worker, host: &ServiceHost) -> Self {
+        let line = worker.process.telemetry.log.is_on().then(|| {
+            let mut line = AccessEntry::new(clock::now(), Direction::Outbound, Protocol::Tcp);
+            line.host = host.to_string();
+            Box::new(line)
+        });
+        Self(line, Instant::now())
+    }
+
+    fn failed(&mut self, flag: Flag, reason: impl ToString) {
+        if let Some(line) = &mut self.0 {
+            line.flag = flag;
+            line.blame = flag.blame();
+            line.reason = reason.to_string().into();
+        }
     }
 
     fn refused(mut self, worker: &Worker, error: &RequestError) {
-        self.flag = error.verdict().flag;
-        self.reason = error.to_string();
+        self.failed(error.verdict().flag, error);
         self.end(worker, &worker.service_edge(None), 0, 0);
     }
 
     fn end(self, worker: &Worker, edge: &Edge, up: u64, down: u64) {
-        let Self { mut line, begun, flag, reason } = self;
-        line.flag = flag;
-        line.blame = flag.blame();
-        line.reason = reason.into();
+        let Self(Some(mut line), begun) = self else { return };
         line.duration = begun.elapsed();
         (line.request_bytes, line.response_bytes) = (up, down);
         crate::exchange::label(&mut line, edge.labels());
-        worker.process.telemetry.log.log(line);
+        worker.process.telemetry.log.log(*line);
     }
 }

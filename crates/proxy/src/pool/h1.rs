@@ -152,7 +152,8 @@ impl H1Lease {
             return;
         }
         {
-            let wire = self.connection.wire.borrow();
+            let mut wire = self.connection.wire.borrow_mut();
+            wire.rest();
             let read = matches!(wire.reading, Reading::Head) && wire.input.is_empty();
             let clean = read && !wire.open_message && !wire.has_output();
             if !clean {
