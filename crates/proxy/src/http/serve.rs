@@ -328,7 +328,8 @@ where
         watch.closing()
     };
     let request = move |half: Half, head: RequestHead, end: bool| {
-        tokio::task::spawn_local(stream(half, head, end, Rc::clone(&handle)));
+        // Boxed: the runtime moves what it is given several times, at the beginning and at the end.
+        tokio::task::spawn_local(Box::pin(stream(half, head, end, Rc::clone(&handle))));
     };
     let driving = drive(link, io, input, PING, control, request);
     async move {
