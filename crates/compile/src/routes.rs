@@ -398,8 +398,9 @@ fn resolve(
     let missing = |message: String| ("BackendNotFound", message);
     let (host, ports) =
         target(view, kind, name).ok_or_else(|| missing(format!("{} {name} does not exist", kind_name(kind))))?;
-    if !reference.filters.is_empty() && route.kind.name() == KindName::TcpRoute {
-        return Err(("UnsupportedValue", "a TCPRoute has no filters".to_owned()));
+    let leads_bytes = matches!(route.kind, Kind::TcpRoute(_) | Kind::TlsRoute(_) | Kind::UdpRoute(_));
+    if !reference.filters.is_empty() && leads_bytes {
+        return Err(("UnsupportedValue", format!("a {} has no filters", route.kind.name())));
     }
     let port = match (reference.port, &ports[..]) {
         (Some(port), _) => port,

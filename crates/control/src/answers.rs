@@ -14,6 +14,7 @@ use crate::api::{
 use crate::http::{ApiRequest, ApiResponse};
 use crate::issuer::{self, IssueError};
 use crate::metrics;
+use crate::objects;
 use crate::peers::PeerSnapshot;
 use crate::plane::Plane;
 use crate::published::Published;
@@ -34,6 +35,15 @@ pub(crate) fn answer(plane: &Plane, request: &ApiRequest, privileged: bool) -> A
         (&Method::GET, ["v1", "endpoints"]) => {
             with_published(plane, |p| ApiResponse::json(&endpoints(p, request.parameter("host"))))
         }
+        (&Method::GET, ["v1", "objects"]) => with_published(plane, |p| {
+            let kind = request.parameter("kind").unwrap_or("all");
+            ApiResponse::json(&objects::list(
+                &p.objects,
+                kind,
+                request.parameter("namespace"),
+                request.parameter("name"),
+            ))
+        }),
         (&Method::GET, ["v1", "proxies"]) => ApiResponse::json(&plane.proxies.list()),
         (&Method::GET, ["v1", "dump"]) => ApiResponse::json(&dump(plane)),
         (_, ["v1", "tokens" | "link" | "rotate" | "confirm" | "gateways", ..]) if !privileged => ApiResponse::error(

@@ -21,6 +21,7 @@ use crate::api::SourceStatus;
 use crate::encoded::{Table, table};
 use crate::lease::PeerState;
 use crate::links::{Link, links};
+use crate::objects::shown;
 use crate::peers::PeerSnapshot;
 use crate::plane::Plane;
 use crate::published::Published;
@@ -123,7 +124,7 @@ impl Catalog {
         let mut faults: Vec<Diagnostic> = snapshot.diagnostics.to_vec();
         faults.extend(meaning.faults.iter().cloned());
         faults.extend(self.trust_faults(&snapshot.objects));
-        self.publish(&meaning, faults);
+        self.publish(&snapshot.objects, &meaning, faults, now);
     }
 
     /// Takes over which Links there are: whom to believe, and whose words to keep.
@@ -167,7 +168,7 @@ impl Catalog {
         objects.iter().filter_map(refused).collect()
     }
 
-    fn publish(&self, meaning: &Meaning, faults: Vec<Diagnostic>) {
+    fn publish(&self, objects: &[Object], meaning: &Meaning, faults: Vec<Diagnostic>, now: SystemTime) {
         let plane = &self.plane;
         let last = plane.published();
         let empty = Published::empty();
@@ -185,6 +186,8 @@ impl Catalog {
             services: table(&before.services, meaning.services.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             endpoints: table(&before.endpoints, meaning.endpoints.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             inbound: table(&before.inbound, meaning.inbound.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
+            ingress: table(&before.ingress, meaning.ingress.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
+            objects: shown(&before.objects, objects, meaning, now),
             paths: table(&before.paths, meaning.paths.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             bundles: table(&before.bundles, meaning.bundles.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             gateway: table(&before.gateway, [(plane.config.cluster.to_string(), Arc::clone(&meaning.gateway))]),

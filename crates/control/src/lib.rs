@@ -35,6 +35,7 @@ mod issuer;
 pub mod lease;
 pub mod links;
 mod metrics;
+mod objects;
 mod peering;
 pub mod peers;
 mod plane;

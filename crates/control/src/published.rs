@@ -9,11 +9,14 @@ use veer_compile::Refused;
 use veer_core::gateway::Path;
 use veer_core::inbound::TrustBundle;
 use veer_core::offer::PeerGateways;
-use veer_core::{ClusterName, Endpoints, GatewayConfig, Inbound, Offer, Resource, Service, SpiffeId, TrustDomain};
+use veer_core::{
+    ClusterName, Endpoints, GatewayConfig, Inbound, Ingress, Offer, Resource, Service, SpiffeId, TrustDomain,
+};
 use veer_resources::Diagnostic;
 
 use crate::encoded::{Encoded, Table};
 use crate::links::Link;
+use crate::objects::{self, Shown};
 use crate::tokens::Subject;
 
 /// One generation of everything.
@@ -27,12 +30,15 @@ pub(crate) struct Published {
     pub services: Table<Service>,
     pub endpoints: Table<Endpoints>,
     pub inbound: Table<Inbound>,
+    /// By the proxy that serves it, and for it alone: private keys are in it.
+    pub ingress: Table<Ingress>,
     pub paths: Table<Path>,
     pub bundles: Table<TrustBundle>,
     pub gateway: Table<GatewayConfig>,
     pub peer_gateways: Table<PeerGateways>,
     pub offers: BTreeMap<ClusterName, Table<Offer>>,
     pub refused: Vec<Refused>,
+    pub objects: Shown,
     pub faults: Vec<Diagnostic>,
 }
 
@@ -56,12 +62,14 @@ impl Published {
             services: Table::new(),
             endpoints: Table::new(),
             inbound: Table::new(),
+            ingress: Table::new(),
             paths: Table::new(),
             bundles: Table::new(),
             gateway: Table::new(),
             peer_gateways: Table::new(),
             offers: BTreeMap::new(),
             refused: Vec::new(),
+            objects: Shown::new(),
             faults: Vec::new(),
         }
     }
@@ -71,6 +79,8 @@ impl Published {
         same(&self.services, &other.services)
             && same(&self.endpoints, &other.endpoints)
             && same(&self.inbound, &other.inbound)
+            && same(&self.ingress, &other.ingress)
+            && objects::same(&self.objects, &other.objects)
             && same(&self.paths, &other.paths)
             && same(&self.bundles, &other.bundles)
             && same(&self.gateway, &other.gateway)
@@ -129,6 +139,7 @@ impl Published {
             (Path::TYPE_URL, _) => wire(&self.paths, name),
             (TrustBundle::TYPE_URL, _) => wire(&self.bundles, name),
             (Inbound::TYPE_URL, Subject::Workload(own)) if own.to_string() == name => wire(&self.inbound, name),
+            (Ingress::TYPE_URL, Subject::Workload(own)) if own.to_string() == name => wire(&self.ingress, name),
             (GatewayConfig::TYPE_URL, Subject::Gateway(_)) => wire(&self.gateway, name),
             _ => None,
         }

@@ -209,7 +209,7 @@ pub(crate) fn server(
 }
 
 /// Full handshakes: hybrid key exchange first.
-fn provider() -> &'static Arc<CryptoProvider> {
+pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| with_groups(&[kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1]))
 }

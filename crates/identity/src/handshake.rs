@@ -16,7 +16,7 @@ use veer_core::sni::Sni;
 use crate::clock;
 use crate::config::{ClientTls, ServerTls};
 use crate::error::VerifyError;
-use crate::tls::{Broken, TlsStream, Wants, shake_hands};
+use crate::tls::{Broken, Inbox, TlsStream, Wants, shake_hands};
 use crate::trust::Judged;
 use crate::verifier::{Verdict, to_rustls};
 
@@ -66,7 +66,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         None => judge_again(connection, |leaf, rest, now| destination.verifier.judge(leaf, rest, now)),
     };
     let wants = Wants { hold: tls.holds_last_flight(), ticket: destination.tickets.is_some() };
-    let (stream, verdict) = match shake_hands(stream, connection, wants, judge).await {
+    let (stream, verdict) = match shake_hands(stream, Inbox::default(), connection, wants, judge).await {
         Ok(done) => done,
         Err(Broken { verdict: Some(Err(refused)), .. }) => return Err(HandshakeError::Peer(refused)),
         // Alerts before any ServerHello are a gateway's words, later ones the callee's.
@@ -99,15 +99,33 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     tls: Arc<ServerTls>,
 ) -> Result<(TlsStream<S>, Option<VerifiedPeer>), HandshakeError> {
+    accept_read(stream, &[], tls).await
+}
+
+/// Like [`accept`], after `received` was read of the stream: to choose `tls` by what a ClientHello says.
+///
+/// # Errors
+/// As [`accept`]; also when `received` is more than 64 KiB.
+///
+/// # Cancel safety
+/// Dropping the future drops the stream.
+pub async fn accept_read<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    received: &[u8],
+    tls: Arc<ServerTls>,
+) -> Result<(TlsStream<S>, Option<VerifiedPeer>), HandshakeError> {
+    let inbox = Inbox::holding(received)
+        .ok_or_else(|| HandshakeError::from_rustls(rustls::Error::General("too much was read before".to_owned())))?;
     let connection = UnbufferedServerConnection::new(tls.config.clone()).map_err(HandshakeError::from_rustls)?;
     let judge = |connection: &UnbufferedServerConnection, verdict: Option<Verdict>| match verdict {
         Some(verdict) => Some(verdict),
         None => judge_again(connection, |leaf, rest, now| tls.verifier.judge(leaf, rest, now)),
     };
-    let (stream, verdict) = match shake_hands(stream, connection, Wants { hold: true, ticket: false }, judge).await {
-        Ok(done) => done,
-        Err(Broken { error, .. }) => return Err(HandshakeError::from_io(error)),
-    };
+    let (stream, verdict) =
+        match shake_hands(stream, inbox, connection, Wants { hold: true, ticket: false }, judge).await {
+            Ok(done) => done,
+            Err(Broken { error, .. }) => return Err(HandshakeError::from_io(error)),
+        };
     match verdict {
         Some(Ok(judged)) => Ok((stream, Some(judged.into()))),
         Some(Err(refused)) => Err(refuse(stream, refused).await),

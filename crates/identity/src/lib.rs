@@ -23,6 +23,7 @@ pub mod handshake;
 mod identity;
 pub mod join;
 mod leaf;
+mod public;
 mod resume;
 pub mod svid;
 mod tickets;
@@ -35,9 +36,10 @@ pub use ca::Ca;
 pub use config::{ClientAuth, ClientTls, ServerTls};
 pub use epoch::EpochKeys;
 pub use error::{Error, VerifyError};
-pub use handshake::{Blame, HandshakeError, RelayAlert, VerifiedPeer, accept, connect};
+pub use handshake::{Blame, HandshakeError, RelayAlert, VerifiedPeer, accept, accept_read, connect};
 pub use identity::Identity;
 pub use join::JoinToken;
+pub use public::PublicCertificate;
 pub use svid::{KeyRequest, PrivateKey, Svid};
 pub use tls::{Session, TlsStream};
 pub use token::{RouteToken, TokenCrypter};
@@ -53,3 +55,5 @@ pub const ALPN_TCP: &[u8] = b"veer-tcp/1";
 pub const ALPN_XDS: &[u8] = b"veer-xds/1";
 /// Plain HTTP/2, which foreign gRPC clients of the control plane offer.
 pub const ALPN_H2_STANDARD: &[u8] = b"h2";
+/// HTTP/1.1, which clients outside of the mesh offer.
+pub const ALPN_HTTP1_STANDARD: &[u8] = b"http/1.1";

@@ -31,6 +31,8 @@ pub struct ProxyConfig {
     pub outbound: Option<SocketAddr>,
     /// Where other proxies connect to. `None`: the workload's address and the mesh port that the control plane says.
     pub mesh: Option<SocketAddr>,
+    /// It stands for a Gateway, not beside a workload: it serves the Gateway's listeners, and has none of its own.
+    pub ingress: bool,
     /// Metrics, readiness, dump.
     pub admin: Option<SocketAddr>,
     /// Transparent capture, where packet-filter rules lead connections to the proxy.
@@ -80,6 +82,7 @@ impl ProxyConfig {
             address: Some(address),
             outbound: Some(SocketAddr::new(address, OUTBOUND_PORT)),
             mesh: Some(SocketAddr::new(address, MESH_PORT)),
+            ingress: false,
             admin: Some(SocketAddr::new(address, ADMIN_PORT)),
             capture: None,
             workers: Workers::Threads(1),

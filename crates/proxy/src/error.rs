@@ -26,6 +26,9 @@ pub enum RequestError {
     /// No rule matches.
     #[error("no route matches")]
     NoRoute,
+    /// It came by a connection that was opened for another listener's hosts (RFC 9110 §15.5.20).
+    #[error("the host is another listener's than that of the connection")]
+    Misdirected,
     /// The rule that matches has no usable backend.
     #[error("the route has no usable backend: {0}")]
     NoBackend(String),
@@ -80,6 +83,7 @@ impl RequestError {
             Self::Unknown(_) => (503, UNAVAILABLE, Flag::NoService),
             Self::NotReady(_) => (503, UNAVAILABLE, Flag::Internal),
             Self::NoRoute => (404, 12, Flag::NoRoute),
+            Self::Misdirected => (421, UNAVAILABLE, Flag::NoRoute),
             Self::NoBackend(_) => (500, UNAVAILABLE, Flag::BadConfig),
             Self::RouteFails(status, _) => (*status, UNAVAILABLE, Flag::BadConfig),
             Self::NoEndpoint(_) => (503, UNAVAILABLE, Flag::NoHealthyUpstream),

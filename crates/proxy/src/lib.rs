@@ -16,6 +16,7 @@ pub mod exec;
 pub mod gateway;
 pub mod http;
 pub mod inbound;
+pub mod ingress;
 pub mod knowledge;
 mod limits;
 pub mod outbound;

@@ -19,6 +19,7 @@ use crate::error::ProxyError;
 use crate::http::serve::End;
 use crate::http::watch::Connections;
 use crate::inbound::{self, InboundState};
+use crate::ingress;
 use crate::knowledge::{Knowledge, ServiceView};
 use crate::outbound;
 use crate::pool::{Event, Key, Pools};
@@ -175,11 +176,14 @@ impl Worker {
     ) -> Result<(), ProxyError> {
         let config = &self.process.config;
         let mut tasks = Vec::new();
-        if let Some(address) = config.outbound {
+        if config.ingress {
+            tasks.push(tokio::task::spawn_local(ingress::listen(Rc::clone(&self))));
+        }
+        if let Some(address) = config.outbound.filter(|_| !config.ingress) {
             let listener = self.bind(address, false).await?;
             tasks.push(tokio::task::spawn_local(outbound::listen(Rc::clone(&self), listener)));
         }
-        if let Some(address) = config.mesh {
+        if let Some(address) = config.mesh.filter(|_| !config.ingress) {
             let listener = self.bind(address, false).await?;
             tasks.push(tokio::task::spawn_local(inbound::listen_mesh(Rc::clone(&self), listener)));
         }
@@ -188,7 +192,7 @@ impl Worker {
             tasks.push(tokio::task::spawn_local(outbound::listen_captured(Rc::clone(&self), listener)));
             let listener = self.bind(capture.inbound, capture.transparent).await?;
             tasks.push(tokio::task::spawn_local(inbound::listen_captured(Rc::clone(&self), listener)));
-        } else {
+        } else if !config.ingress {
             tasks.push(tokio::task::spawn_local(inbound::listen_ports(Rc::clone(&self))));
         }
         tasks.push(tokio::task::spawn_local(upkeep::run(Rc::clone(&self))));

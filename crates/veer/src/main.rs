@@ -50,6 +50,8 @@ enum Verb {
     },
     /// Rate, success and latency per service, or per edge, now
     Stat(tools::stat::Stat),
+    /// Gateways and routes as they are written, with their status
+    Get(tools::get::Get),
     /// The rules that act on a service, and who wrote them
     Routes(OfHost),
     /// The copies that can serve, cluster by cluster
@@ -208,6 +210,7 @@ async fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Run { fleet, state } => processes::run_fleet(&fleet, state).await?,
         Verb::Status { target, format } => return tools::look::status(&target, &format).await,
         Verb::Stat(stat) => return stat.run().await,
+        Verb::Get(get) => return get.run().await,
         Verb::Routes(OfHost { target, format, host }) => {
             return tools::look::routes(&target, whole_host(host)?.as_deref(), &format).await;
         }

@@ -47,6 +47,9 @@ pub struct ProxyArgs {
     /// Write an access log (JSON lines) to standard output
     #[arg(long)]
     access_log: bool,
+    /// Serve a Gateway's listeners instead of standing beside a workload; --workload names it as <gateway>-gateway
+    #[arg(long, conflicts_with = "capture")]
+    ingress: bool,
     /// Take connections that packet-filter rules lead here (see `veer capture`)
     #[arg(long)]
     capture: bool,
@@ -223,6 +226,7 @@ pub async fn proxy(arguments: ProxyArgs) -> anyhow::Result<()> {
     config.state_dir = Some(state);
     config.workers = Workers::Threads(arguments.workers.max(1));
     config.access_log = arguments.access_log;
+    config.ingress = arguments.ingress;
     if arguments.capture {
         config.capture = Some(Capture {
             outbound: (Ipv4Addr::UNSPECIFIED, CAPTURED_OUTBOUND_PORT).into(),

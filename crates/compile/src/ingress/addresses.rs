@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use veer_core::ObjectName;
 use veer_core::ingress::proxy_of;
-use veer_resources::{CONTROLLER_NAME, GATEWAY_CLASS, GatewaySpec, Kind, KindName, Object};
+use veer_resources::{ACCESS_LOG, CONTROLLER_NAME, GATEWAY_CLASS, GatewaySpec, Kind, KindName, Object};
 
 use crate::links::age;
 use crate::memo::Key;
@@ -20,6 +20,8 @@ pub struct IngressProxy {
     pub proxy: ObjectName,
     /// Its first address: the one from which it calls, and where its admin server is.
     pub address: IpAddr,
+    /// Whether the Gateway asks for an access log (`veer.dev/access-log`).
+    pub access_log: bool,
 }
 
 /// The proxies that the Gateways among these objects need. Whether a Gateway is served is the control plane's to say: a proxy that
@@ -36,7 +38,12 @@ pub fn ingress_proxies(objects: &[Object]) -> Vec<IngressProxy> {
         let name = &*spec.gateway_class_name;
         let ours = class(name).unwrap_or(name == GATEWAY_CLASS);
         let address = wanted(spec).next().filter(|_| ours)?;
-        Some(IngressProxy { gateway: object.name(), proxy: proxy_of(&object.name()), address })
+        Some(IngressProxy {
+            gateway: object.name(),
+            proxy: proxy_of(&object.name()),
+            address,
+            access_log: object.meta.annotation(ACCESS_LOG) == Some("true"),
+        })
     };
     objects.iter().filter_map(proxy).collect()
 }

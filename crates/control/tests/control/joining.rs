@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use veer_control::api::TokenRequest;
 use veer_core::offer::PeerGateways;
-use veer_core::{Endpoints, GatewayConfig, Inbound, Known, Offer, Service};
+use veer_core::{Endpoints, GatewayConfig, Inbound, Ingress, Known, Offer, Service};
 use veer_identity::KeyRequest;
 use veer_xds::Code;
 use veer_xds::agent::{Report, report};
@@ -88,6 +88,38 @@ fn a_gateway_gets_its_configuration_and_no_services() {
         assert_eq!(config.present().unwrap().control, [west.handle().listen()]);
         assert_eq!(gateway.client.subscribe::<Service>(CART).answer().await, Known::Absent);
         assert_eq!(gateway.client.subscribe::<Inbound>("shop/web-1").answer().await, Known::Absent);
+    });
+}
+
+#[test]
+fn keys_of_a_gateway_are_given_to_its_own_proxy_and_nobody_else() {
+    local(async {
+        let west = west().await;
+        let pem = |label: &str| format!("-----BEGIN {label}-----\\nS0VZ\\n-----END {label}-----\\n");
+        west.write(
+            "gateway.yaml",
+            &format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: cert, namespace: shop}}\ntype: kubernetes.io/tls\nstringData: {{tls.crt: \"{}\", tls.key: \"{}\"}}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: web, namespace: shop}}\nspec:\n  gatewayClassName: veer\n  addresses: [{{value: 127.1.0.99}}]\n  listeners: [{{name: a, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}]\n",
+                pem("CERTIFICATE"),
+                pem("PRIVATE KEY")
+            ),
+        );
+        let own = "shop/web-gateway";
+        let handle = west.handle();
+        let told = |path: &str| {
+            let answer = handle.answer(&veer_control::ApiRequest::get(path));
+            String::from_utf8_lossy(&answer.body).into_owned()
+        };
+        until("the Gateway is served", || told("/v1/objects?kind=gateway").contains("Programmed").then_some(())).await;
+        let proxy = Proxy::join(&west.workload_token(own), own).await;
+        let ingress = proxy.client.subscribe::<Ingress>(own).answer().await;
+        let ingress = ingress.present().cloned().expect("its own");
+        assert!(ingress.ports[0].listeners[0].certificates[0].key_pem.contains("S0VZ"));
+        let other = west.proxy("shop/web-1").await;
+        assert_eq!(other.client.subscribe::<Ingress>(own).answer().await, Known::Absent);
+        for path in ["/v1/dump", "/v1/status", "/v1/objects?kind=all"] {
+            assert!(!told(path).contains("S0VZ"), "{path} shows a key");
+        }
     });
 }
 

@@ -66,6 +66,16 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// With bytes that somebody has received already; `None` when they are more than a buffer holds.
+    pub(crate) fn holding(received: &[u8]) -> Option<Self> {
+        if received.is_empty() {
+            return Some(Self::default());
+        }
+        let mut buffer = Buffer::take();
+        buffer.0.get_mut(..received.len())?.copy_from_slice(received);
+        Some(Self { buffer, plain: 0..0, start: 0, end: received.len() })
+    }
+
     /// Plaintext that was opened in place.
     pub(crate) fn plain(&self) -> &[u8] {
         &self.buffer.0[self.plain.clone()]

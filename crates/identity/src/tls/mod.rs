@@ -16,5 +16,6 @@ mod tests;
 mod warm;
 mod wire;
 
+pub(crate) use buffer::Inbox;
 pub(crate) use shake::{Broken, Wants, shake_hands};
 pub use stream::{Session, TlsStream};

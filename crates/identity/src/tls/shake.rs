@@ -95,9 +95,11 @@ pub(crate) struct Wants {
     pub(crate) ticket: bool,
 }
 
-/// Shakes hands. `judge` is given the connection as rustls leaves it, and what our verifier said.
+/// Shakes hands. `inbox` holds what was received already. `judge` is given the connection as rustls leaves it, and what our
+/// verifier said.
 pub(crate) async fn shake_hands<S, C, T>(
     mut io: S,
+    inbox: Inbox,
     mut connection: C,
     Wants { hold, ticket }: Wants,
     judge: impl FnOnce(&C, Option<Verdict>) -> T,
@@ -106,7 +108,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Side,
 {
-    let mut shaking = Shaking { inbox: Inbox::default(), outbox: Outbox::default(), given: 0, notes: Notes::default() };
+    let mut shaking = Shaking { inbox, outbox: Outbox::default(), given: 0, notes: Notes::default() };
     let done = poll_fn(|cx| {
         ready!(shaking.poll(&mut io, cx, &mut connection))?;
         if hold { Poll::Ready(Ok(())) } else { shaking.poll_send(&mut io, cx) }

@@ -1,11 +1,12 @@
 //! A service as callers of one namespace see it.
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use veer_core::route::TcpRoute;
 use veer_core::{AppProtocol, Service, ServiceHost};
-use veer_route::{Deal, Matcher};
+use veer_route::{Deal, Headers, Matched, Matcher, RequestView};
 use veer_telemetry::Edge;
 
 /// A service with its routes compiled.
@@ -30,6 +31,29 @@ pub struct PortView {
     pub tcp_route: Option<TcpRoute>,
     /// Deals connections to that route's backends.
     pub tcp_deal: Deal,
+    /// What the callers of this port speak of: `http`, or `https` where TLS ended before.
+    pub scheme: &'static str,
+    /// At a Gateway: the routes for less specific hosts, which act where none of these does.
+    pub less_specific: Option<Rc<ServiceView>>,
+}
+
+impl PortView {
+    /// The rule that acts on a request.
+    #[inline]
+    pub fn find<H: Headers + ?Sized>(&self, request: &RequestView<'_, H>) -> Option<Matched<'_>> {
+        let found = self.matcher.find(request);
+        if found.is_some() || self.less_specific.is_none() {
+            return found;
+        }
+        let less_specific = self.less_specific.as_ref()?.ports.first()?;
+        less_specific.find(request)
+    }
+
+    /// Whether there are any rules.
+    pub fn has_rules(&self) -> bool {
+        !self.matcher.is_empty()
+            || self.less_specific.as_ref().and_then(|view| view.ports.first()).is_some_and(PortView::has_rules)
+    }
 }
 
 impl ServiceView {
@@ -47,6 +71,8 @@ impl ServiceView {
                     matcher: Matcher::new(&port.http_routes, namespace),
                     tcp_route,
                     tcp_deal: Deal::default(),
+                    scheme: "http",
+                    less_specific: None,
                 }
             })
             .collect();

@@ -24,6 +24,7 @@ use veer_net::{Listener, Prefixed, Stream};
 pub use self::destination::Destination;
 use crate::detect::{self, DEFAULT_WAIT, Protocol};
 use crate::http::serve;
+use crate::ingress::Door;
 use crate::knowledge::Backend;
 use crate::pool::{DialError, Key};
 use crate::worker::{Place, Worker};
@@ -35,6 +36,8 @@ const FIRST_BYTES: Duration = Duration::from_secs(60);
 pub struct Downstream {
     /// Where a captured connection was going. `None`: each request says for itself.
     pub destination: Option<Destination>,
+    /// At a Gateway: each request is for whom the door says.
+    pub door: Option<Door>,
 }
 
 /// Serves the explicit listener: an HTTP proxy, and a reverse proxy by `Host`.
@@ -62,7 +65,7 @@ pub fn original_destination(stream: &Stream, listener: Option<SocketAddr>) -> Op
 
 async fn explicit(worker: Rc<Worker>, stream: Stream, place: Place) {
     let mut stream = Prefixed::new(stream);
-    let from = Rc::new(Downstream { destination: None });
+    let from = Rc::new(Downstream { destination: None, door: None });
     match detect::detect(&mut stream, FIRST_BYTES).await {
         Ok(Protocol::Http2) => place.go_on(http2(worker, stream, from)),
         // What is no HTTP is answered as HTTP/1.1 says: 400.
@@ -101,7 +104,7 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
             }
         }
     };
-    let from = |destination| Rc::new(Downstream { destination: Some(destination) });
+    let from = |destination| Rc::new(Downstream { destination: Some(destination), door: None });
     match spoken {
         Protocol::Http1 => place.go_on(http1(worker, stream, from(destination))),
         Protocol::Http2 => place.go_on(http2(worker, stream, from(destination))),

@@ -59,9 +59,10 @@ async fn forward(
     // Who is asked? The address that the connection was going to, else the authority that the request names.
     fields::settle_authority(&mut head)?;
     exchange.host(&head);
-    let Destination { service, port } = match &from.destination {
-        Some(destination) => destination.clone(),
-        None => destination::by_authority(&worker.knowledge, &worker.process.namespace, &head).await?,
+    let Destination { service, port } = match (&from.destination, &from.door) {
+        (Some(destination), _) => destination.clone(),
+        (None, Some(door)) => door.enter(&mut head)?,
+        (None, None) => destination::by_authority(&worker.knowledge, &worker.process.namespace, &head).await?,
     };
     exchange.asked(&service);
     let port = service.port(port).ok_or_else(|| RequestError::NoPort(service.host.to_string(), port))?;
@@ -139,7 +140,7 @@ enum Chosen {
 /// Finds the rule and its backend, and lets their filters act on the head. The path goes on in the one form that was decided on.
 fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> Result<Chosen, RequestError> {
     let path = NormalPath::parse(head.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
-    if port.matcher.is_empty() {
+    if port.matcher.is_empty() && port.less_specific.is_none() {
         let changed = path.changed().then(|| path.forward().to_string());
         changed.iter().for_each(|path| head.set_path(path));
         return Ok(Chosen::Forward(None, None));
@@ -152,11 +153,11 @@ fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> R
         authority: std::str::from_utf8(authority).ok(),
         headers: &head.fields,
     };
-    let matched = port.matcher.find(&view).ok_or(RequestError::NoRoute)?;
+    let matched = port.find(&view).ok_or(RequestError::NoRoute)?;
     let (rule, prefix) = (Arc::clone(matched.rule), matched.prefix);
     exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
     let host = fields::split_authority(authority).map_or("", |(host, _)| host);
-    let origin = Origin { scheme: "http", host, port: port.port };
+    let origin = Origin { scheme: port.scheme, host, port: port.port };
     let later = match filters::look(&rule, head) {
         Looked::Preflight(fields) => return Ok(Chosen::Answer(Direct::Preflight(fields))),
         Looked::On(later) => later,

@@ -23,7 +23,7 @@ pub const MTLS: &str = "veer.dev/mtls";
 pub const PROXY: &str = "veer.dev/proxy";
 /// On a Workload that Veer starts: `true` lets its proxy take the connections that packet-filter rules lead to it (`veer capture`).
 pub const CAPTURE: &str = "veer.dev/capture";
-/// On a Workload that Veer starts: `true` has its proxy write an access log (JSON lines in its log file).
+/// On a Workload that Veer starts, or a Gateway: `true` has its proxy write an access log (JSON lines in its log file).
 pub const ACCESS_LOG: &str = "veer.dev/access-log";
 /// Annotations that Veer reads; all others under `veer.dev/` are reported.
 pub const ANNOTATIONS: [&str; 7] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE, ACCESS_LOG];

@@ -211,7 +211,8 @@ fn annotation(check: &mut Check<'_>, kind: KindName, path: &str, key: &str, valu
         SCOPE => (&[KindName::Service], &["clusterset", "cluster"]),
         PER_CLUSTER_NAMES => (&[KindName::ServiceImport], &["true", "false"]),
         PROXY => (&[KindName::Workload], &["external"]),
-        CAPTURE | ACCESS_LOG => (&[KindName::Workload], &["true", "false"]),
+        CAPTURE => (&[KindName::Workload], &["true", "false"]),
+        ACCESS_LOG => (&[KindName::Workload, KindName::Gateway], &["true", "false"]),
         MTLS => (&[KindName::Namespace, KindName::Workload], &["strict", "permissive"]),
         _ => {
             let mend = match nearest(key, ANNOTATIONS) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use veer_compile::IngressProxy;
 use veer_resources::types::{ACCESS_LOG, CAPTURE, EnvVar, PROXY, RestartPolicy, RunSpec, WorkloadSpec};
 use veer_resources::{Kind, Object};
 
@@ -41,6 +42,10 @@ fn wanted(program: &str, file: &Path, plan: &ClusterPlan, objects: &[Object]) ->
     units.insert("control".to_owned(), Unit { commands: vec![control(program, file)] });
     for gateway in &plan.gateways {
         units.insert(gateway.name.clone(), Unit { commands: vec![self::gateway(program, file, gateway)] });
+    }
+    for proxy in veer_compile::ingress_proxies(objects) {
+        let name = format!("{}.{}", proxy.proxy.namespace, proxy.proxy.name);
+        units.insert(name.clone(), Unit { commands: vec![ingress(program, file, &name, &proxy)] });
     }
     for object in objects {
         let Kind::Workload(workload) = &object.kind else { continue };
@@ -83,6 +88,18 @@ fn proxy(program: &str, file: &Path, name: &str, object: &Object, workload: &Wor
         command.argv.push("--access-log".to_owned());
     }
     command.ready = Some(((address, ADMIN_PORT).into(), "/ready"));
+    command
+}
+
+/// The proxy of a Gateway. An access log is asked for at the Gateway, as at a Workload.
+fn ingress(program: &str, file: &Path, name: &str, ingress: &IngressProxy) -> Command {
+    let flags = [("--workload", ingress.proxy.to_string()), ("--address", ingress.address.to_string())];
+    let flags = flags.each_ref().map(|(flag, value)| (*flag, value.as_str()));
+    let mut command = veer(program, "proxy", file, name, &flags);
+    command.argv.push("--ingress".to_owned());
+    if ingress.access_log {
+        command.argv.push("--access-log".to_owned());
+    }
     command
 }
 

@@ -1,6 +1,7 @@
 //! The operator's tools: they ask a running fleet and print tables or JSON.
 
 pub mod check;
+pub mod get;
 pub mod identity;
 pub mod load;
 pub mod look;

@@ -7,6 +7,7 @@ mod capture;
 mod fleet_folder;
 mod foreign;
 mod identity;
+mod ingress;
 mod observability;
 mod peering;
 mod requests;

@@ -1,0 +1,121 @@
+//! The proxy as the ingress of its cluster: a Gateway's listeners, served with the same engine that serves applications.
+
+mod connection;
+pub mod door;
+mod hosts;
+mod table;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use veer_core::{Ingress, Known};
+use veer_net::BindOptions;
+
+pub use self::door::Door;
+use self::door::Serving;
+use self::table::PortTable;
+use crate::worker::Worker;
+
+/// A port that could not be bound is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Serves what the control plane says of the Gateway; ports come and go with its listeners.
+pub async fn listen(worker: Rc<Worker>) {
+    let name = worker.process.config.workload.to_string();
+    let mut subscription = worker.process.xds.subscribe::<Ingress>(&name);
+    let mut ports = Ports { worker, open: BTreeMap::new() };
+    let mut known = subscription.borrow_and_update();
+    loop {
+        let whole = match &known {
+            Known::Present(ingress) => ports.serve(ingress).await,
+            // A statement: the Gateway is gone, or has nothing to serve.
+            Known::Absent => {
+                ports.close_all_but(&[]);
+                true
+            }
+            Known::Unknown => true,
+        };
+        if whole {
+            known = subscription.changed().await;
+        } else {
+            tokio::select! {
+                changed = subscription.changed() => known = changed,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+}
+
+struct Ports {
+    worker: Rc<Worker>,
+    open: BTreeMap<SocketAddr, Port>,
+}
+
+struct Port {
+    serving: Serving,
+    accepting: JoinHandle<()>,
+}
+
+impl Ports {
+    /// Opens, changes and closes ports; whether all could be opened.
+    async fn serve(&mut self, ingress: &Ingress) -> bool {
+        let wanted: Vec<SocketAddr> = ingress
+            .addresses
+            .iter()
+            .flat_map(|address| ingress.ports.iter().map(|port| SocketAddr::new(*address, port.port)))
+            .collect();
+        self.close_all_but(&wanted);
+        let mut whole = true;
+        for port in &ingress.ports {
+            let table = Rc::new(PortTable::new(ingress, port));
+            for address in ingress.addresses.iter().map(|address| SocketAddr::new(*address, port.port)) {
+                match self.open.get(&address) {
+                    Some(open) => drop(open.serving.replace(Rc::clone(&table))),
+                    None => whole &= self.open(address, &table).await,
+                }
+            }
+        }
+        whole
+    }
+
+    async fn open(&mut self, address: SocketAddr, table: &Rc<PortTable>) -> bool {
+        let options = BindOptions { reuse_port: true, ..BindOptions::default() };
+        let listener = match self.worker.process.config.network.bind(address, options).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%address, %error, "a listener cannot be bound, trying again");
+                return false;
+            }
+        };
+        let serving: Serving = Rc::new(RefCell::new(Rc::clone(table)));
+        let (worker, shared) = (Rc::clone(&self.worker), Rc::clone(&serving));
+        let accepting = tokio::task::spawn_local(async move {
+            let serve = |stream, place| connection::serve(Rc::clone(&worker), Rc::clone(&shared), stream, place);
+            worker.accept(listener, "ingress", serve).await;
+        });
+        self.open.insert(address, Port { serving, accepting });
+        true
+    }
+
+    /// Connections that are open stay, and find nothing any more.
+    fn close_all_but(&mut self, wanted: &[SocketAddr]) {
+        self.open.retain(|address, port| {
+            let stays = wanted.contains(address);
+            if !stays {
+                port.accepting.abort();
+                port.serving.replace(Rc::new(PortTable::empty()));
+            }
+            stays
+        });
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        self.open.values().for_each(|port| port.accepting.abort());
+    }
+}
