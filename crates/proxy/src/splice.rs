@@ -41,15 +41,16 @@ pub(crate) enum Filled {
 }
 
 impl Splicer {
-    /// Moves what the source has into the empty pipe.
+    /// Moves what the source has into the empty pipe, and not more than so many bytes.
     ///
     /// # Errors
     /// [`Errno::AGAIN`] when it has nothing, and what else reading may bring.
-    pub(crate) fn fill(&mut self, source: &TcpStream) -> Result<Filled, Errno> {
+    pub(crate) fn fill(&mut self, source: &TcpStream, most: usize) -> Result<Filled, Errno> {
         debug_assert!(self.held() == 0, "filled only when empty, so that EAGAIN always means: the socket is empty");
         let Some(pipe) = self.pipe.take().or_else(Pipe::borrow) else { return Ok(Filled::Unable) };
         let pipe = self.pipe.insert(pipe);
-        match splice(source.as_fd(), None, &pipe.write, None, pipe.size as usize, SpliceFlags::NONBLOCK) {
+        let most = most.min(pipe.size as usize);
+        match splice(source.as_fd(), None, &pipe.write, None, most, SpliceFlags::NONBLOCK) {
             Ok(0) => Ok(Filled::End),
             Ok(count) => {
                 pipe.held = count as u32;

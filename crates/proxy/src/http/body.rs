@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -62,6 +63,19 @@ pub trait Outgoing {
 
     /// Bytes that are left, when it is known.
     fn length(&self) -> Option<u64>;
+
+    /// The connection whose next bytes are the body's, and how many, where that is so many that nobody needs to read them.
+    fn passing(&self) -> Option<(SharedWire, u64)> {
+        None
+    }
+
+    /// While bytes pass: does what is to be done beside. False: they are to be asked for piece by piece again, which says why.
+    fn goes_on(&mut self, _: &mut Context<'_>) -> bool {
+        true
+    }
+
+    /// So many bytes of that connection were moved on.
+    fn passed(&mut self, _: u64) {}
 }
 
 /// What arrives.
@@ -112,6 +126,25 @@ impl Incoming {
                 let _ = answer.sending.poll(cx, &answer.half);
                 answer.half.poll_frame(cx)
             }
+        }
+    }
+
+    /// See [`Outgoing::passing`].
+    pub fn passing(&self) -> Option<(SharedWire, u64)> {
+        let wire = match self {
+            Incoming::Http1(wire) => wire,
+            Incoming::Http1Answer(answer) => &answer.wire,
+            Incoming::Empty | Incoming::Http2(_) | Incoming::Http2Answer(_) => return None,
+        };
+        wire.borrow().passes().map(|left| (Rc::clone(wire), left))
+    }
+
+    /// See [`Outgoing::passed`].
+    pub fn passed(&mut self, count: u64) {
+        match self {
+            Incoming::Http1(wire) => wire.borrow_mut().passed(count),
+            Incoming::Http1Answer(answer) => answer.wire.borrow_mut().passed(count),
+            Incoming::Empty | Incoming::Http2(_) | Incoming::Http2Answer(_) => {}
         }
     }
 
@@ -265,6 +298,30 @@ impl Outgoing for ResponseBody {
             Content::Full(bytes) => bytes.is_empty(),
             Content::Upstream(body) => body.is_end(),
         }
+    }
+
+    fn passing(&self) -> Option<(SharedWire, u64)> {
+        match &self.content {
+            Content::Upstream(body) => body.passing(),
+            Content::Empty | Content::Full(_) => None,
+        }
+    }
+
+    fn goes_on(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Content::Upstream(Incoming::Http1Answer(answer)) = &mut self.content {
+            let _ = answer.sending.poll(cx, &answer.wire);
+        }
+        !self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
+    }
+
+    fn passed(&mut self, count: u64) {
+        if let Content::Upstream(body) = &mut self.content {
+            body.passed(count);
+        }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.sent(count as usize);
+        }
+        self.finish_if_ended();
     }
 
     fn length(&self) -> Option<u64> {

@@ -10,6 +10,7 @@ pub mod body;
 pub mod buffers;
 pub mod fields;
 pub mod h2;
+pub mod pass;
 pub mod replay;
 pub mod reply;
 pub mod send;

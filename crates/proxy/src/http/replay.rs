@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use veer_http::Fields;
 
 use super::body::{BodyError, Frame, Incoming, Outgoing};
+use super::wire::SharedWire;
 
 /// Most that is kept of one body. Larger ones are sent once.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
@@ -313,6 +314,24 @@ impl Outgoing for TryBody {
             let trailers_left = tape.trailers.is_some() && !self.trailers_sent;
             tape.generation == self.generation && tape.ended && self.next >= tape.kept.len() && !trailers_left
         })
+    }
+
+    fn passing(&self) -> Option<(SharedWire, u64)> {
+        let tape = self.tape.as_ref()?.borrow();
+        let fresh = tape.generation == self.generation && !tape.whole && tape.kept.is_empty() && !tape.ended;
+        if fresh { tape.source.passing() } else { None }
+    }
+
+    fn goes_on(&mut self, _: &mut Context<'_>) -> bool {
+        self.tape.as_ref().is_some_and(|tape| tape.borrow().generation == self.generation)
+    }
+
+    fn passed(&mut self, count: u64) {
+        let Some(tape) = &self.tape else { return };
+        let mut tape = tape.borrow_mut();
+        tape.read += count;
+        tape.source.passed(count);
+        tape.ended = tape.source.is_end();
     }
 
     fn length(&self) -> Option<u64> {

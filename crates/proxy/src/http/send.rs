@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use veer_http::h1;
 
 use super::body::{BodyError, Frame, Outgoing};
+use super::pass::{Passed, Passing};
 use super::replay::TryBody;
 use super::wire::SharedWire;
 
@@ -21,12 +22,14 @@ pub enum SendFault {
 }
 
 /// What of a message is still to be sent. The head lies in the wire's output already.
-#[derive(Debug)]
 pub struct Pump {
     chunked: bool,
     /// The end of a chunk's line goes out with what follows it.
     owes_line: bool,
     all_pushed: bool,
+    passing: Option<Box<Passing>>,
+    /// It was tried to let the body pass, and could not be done.
+    unable: bool,
 }
 
 impl Pump {
@@ -36,6 +39,8 @@ impl Pump {
             chunked: framing == h1::Body::Chunked,
             owes_line: false,
             all_pushed: matches!(framing, h1::Body::None | h1::Body::Length(0)),
+            passing: None,
+            unable: false,
         }
     }
 
@@ -51,6 +56,16 @@ impl Pump {
         body: &mut impl Outgoing,
     ) -> Poll<Result<(), SendFault>> {
         while !self.all_pushed {
+            if !self.unable && !self.chunked {
+                match ready!(self.poll_pass(cx, wire, body))? {
+                    Some(Passed::All) => {
+                        self.all_pushed = true;
+                        break;
+                    }
+                    Some(Passed::Unable) => (self.passing, self.unable) = (None, true),
+                    None => {}
+                }
+            }
             ready!(wire.borrow_mut().poll_room(cx))?;
             let polled = body.poll_frame(cx);
             let mut wire = wire.borrow_mut();
@@ -93,6 +108,27 @@ impl Pump {
             }
         }
         wire.borrow_mut().poll_flush(cx).map_err(SendFault::Io)
+    }
+
+    /// Lets the kernel move what is left of a large body. `None`: there is nothing of that kind.
+    fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &SharedWire,
+        body: &mut impl Outgoing,
+    ) -> Poll<Result<Option<Passed>, SendFault>> {
+        if self.passing.is_none() {
+            let Some((source, left)) = body.passing() else { return Poll::Ready(Ok(None)) };
+            if wire.borrow_mut().raw().is_none() {
+                return Poll::Ready(Ok(None));
+            }
+            ready!(wire.borrow_mut().poll_flush(cx))?;
+            self.passing = Some(Box::new(Passing::new(source, left)));
+        }
+        let Some(passing) = self.passing.as_mut().filter(|_| body.goes_on(cx)) else {
+            return Poll::Ready(Ok(Some(Passed::Unable)));
+        };
+        passing.poll(cx, wire, body).map_ok(Some)
     }
 
     fn begin_line(&mut self, output: &mut Vec<u8>) {

@@ -30,6 +30,14 @@ impl Transport {
         }
     }
 
+    /// The same, with the places where wakers wait.
+    pub fn raw(&mut self) -> Option<(&TcpStream, &mut Armed)> {
+        match self {
+            Transport::Plain(stream, armed) => Some((stream.as_tcp()?, armed)),
+            Transport::Sealed(_) | Transport::Gone => None,
+        }
+    }
+
     /// Another task has it from here on, whose waker is nowhere yet.
     pub fn change_hands(&mut self) {
         if let Transport::Plain(_, armed) = self {

@@ -8,11 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use veer_http::h1;
 
 use super::body::{BodyError, Frame};
 use super::buffers::{self, Amount};
+use super::pass::WORTHWHILE;
 use super::transport::Transport;
+use crate::socket::Armed;
 
 /// A piece of a body that is worth a place of its own in a vectored write; smaller ones are copied behind the head.
 const WORTH: usize = 4 * 1024;
@@ -226,6 +229,31 @@ impl Wire {
     /// When the connection is lost.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// How much of a body comes next of which nothing was read yet, when it is so much that it is better not read at all.
+    pub fn passes(&self) -> Option<u64> {
+        match self.reading {
+            Reading::Length(left) if left > WORTHWHILE => {
+                (self.input.is_empty() && !self.owes_continue && self.io.socket().is_some()).then_some(left)
+            }
+            _ => None,
+        }
+    }
+
+    /// So much of the body went by.
+    pub fn passed(&mut self, count: u64) {
+        if let Reading::Length(left) = &mut self.reading {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.reading = Reading::Head;
+            }
+        }
+    }
+
+    /// The kernel's socket, to move bytes past everything else.
+    pub fn raw(&mut self) -> Option<(&TcpStream, &mut Armed)> {
+        self.io.raw()
     }
 
     /// The connection will be idle: it holds no memory for input then.

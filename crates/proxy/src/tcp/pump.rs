@@ -251,7 +251,9 @@ impl Pump {
                 Poll::Pending => Next::Wait,
             });
         }
-        let filled = poll_socket(cx, from, Interest::READABLE, &mut self.reading, || Ok((splicer.fill(from)?, false)));
+        let filled = poll_socket(cx, from, Interest::READABLE, &mut self.reading, || {
+            Ok((splicer.fill(from, usize::MAX)?, false))
+        });
         match filled {
             Poll::Ready(Ok(Filled::Bytes(_))) => {}
             Poll::Ready(Ok(Filled::End)) => {

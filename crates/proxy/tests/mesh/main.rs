@@ -8,5 +8,6 @@ mod filters;
 mod forward;
 mod gateway;
 mod identity;
+mod large;
 mod policy;
 mod silence;
