@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use veer_core::Pattern;
 use veer_core::route::{
-    Backend, Comparison, Cors, Filter, HeaderChange, HeaderField, HttpMatch, HttpRule, Mirror, PathChange, PathMatch,
-    Retry, SessionPersistence, Timeouts, ValueMatch,
+    Backend, Comparison, Cors, ExternalAuth, Filter, HeaderChange, HeaderField, HttpMatch, HttpRule, Mirror,
+    PathChange, PathMatch, Retry, SessionPersistence, Timeouts, ValueMatch,
 };
 use veer_resources::{
-    BackendRef, CorsFilter, Diagnostic, GrpcMethodRule, GrpcRouteSpec, HeaderModifier, HttpRouteMatch, HttpRouteSpec,
-    MirrorFilter, Object, PathMatchType, PathModifier, PathModifierType, PathRule, RouteFilter, RouteRetry,
-    RouteTimeouts, SessionSpec, ValueMatchType, ValueRule,
+    AuthProtocol, BackendRef, CorsFilter, Diagnostic, ExternalAuthFilter, GrpcMethodRule, GrpcRouteSpec,
+    HeaderModifier, HttpRouteMatch, HttpRouteSpec, MirrorFilter, Object, PathMatchType, PathModifier, PathModifierType,
+    PathRule, RouteFilter, RouteRetry, RouteTimeouts, SessionSpec, ValueMatchType, ValueRule,
 };
 
 use crate::faults;
@@ -223,9 +223,14 @@ impl<'a> Draft<'a> {
         }
         let mut draft = Draft::new(self.view, self.object, path.to_owned());
         let filters = draft.filters(written);
-        if let Some(at) = written.iter().position(|filter| matches!(filter, RouteFilter::Cors(_))) {
-            // A preflight is for no backend yet.
-            draft.fail(&format!("filters[{at}]"), "filter CORS of a single backend is not supported".to_owned());
+        for (at, filter) in written.iter().enumerate() {
+            // Both act before a backend is chosen: a preflight is for none yet, and who may pass must not depend on a share.
+            let kind = match filter {
+                RouteFilter::Cors(_) => "CORS",
+                RouteFilter::ExternalAuth(_) => "ExternalAuth",
+                _ => continue,
+            };
+            draft.fail(&format!("filters[{at}]"), format!("filter {kind} of a single backend is not supported"));
         }
         self.faults.append(&mut draft.faults);
         match draft.failed {
@@ -271,11 +276,36 @@ impl<'a> Draft<'a> {
                     path: rewrite.path.as_ref().and_then(|path| self.path_change(&at, path)),
                 }),
                 RouteFilter::RequestMirror(mirror) => filters.push(self.mirror(&at, mirror)),
+                RouteFilter::ExternalAuth(auth) => filters.extend(self.external_auth(&at, auth)),
                 RouteFilter::Cors(written) => filters.push(Filter::Cors(cors(written))),
                 RouteFilter::Unsupported(kind) => self.fail(&at, format!("filter {kind} is not supported")),
             }
         }
+        let has = |wanted: fn(&Filter) -> bool| filters.iter().any(wanted);
+        if has(|f| matches!(f, Filter::ExternalAuth(_))) && has(|f| matches!(f, Filter::Redirect { .. })) {
+            self.fail("filters", "a redirect beside ExternalAuth is not supported".to_owned());
+        }
         filters
+    }
+
+    fn external_auth(&mut self, at: &str, written: &ExternalAuthFilter) -> Option<Filter> {
+        if written.protocol != AuthProtocol::Http {
+            let protocol = written.protocol.as_str();
+            self.fail(at, format!("external authorization over {protocol} is not supported"));
+            return None;
+        }
+        let to = backend(self.view, self.object, &written.backend_ref);
+        if let Some(reason) = &to.invalid {
+            self.fail(&format!("{at}.externalAuth.backendRef"), reason.to_string());
+        }
+        let http = written.http.clone().unwrap_or_default();
+        Some(Filter::ExternalAuth(ExternalAuth {
+            to: Box::new(to),
+            path: http.path.filter(|path| !path.is_empty()),
+            request_headers: http.allowed_headers.iter().map(lower).collect(),
+            response_headers: http.allowed_response_headers.iter().map(lower).collect(),
+            body_limit: written.forward_body.as_ref().map_or(0, |body| body.max_size),
+        }))
     }
 
     fn path_change(&mut self, at: &str, path: &PathModifier) -> Option<PathChange> {

@@ -171,11 +171,11 @@ fn backend_refs(object: &Object) -> Box<dyn Iterator<Item = &BackendRef> + '_> {
     match &object.kind {
         Kind::HttpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
             let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(mirrored))
+            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(named_by))
         })),
         Kind::GrpcRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
             let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(mirrored))
+            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(named_by))
         })),
         Kind::TcpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
         Kind::TlsRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
@@ -184,9 +184,10 @@ fn backend_refs(object: &Object) -> Box<dyn Iterator<Item = &BackendRef> + '_> {
     }
 }
 
-fn mirrored(filter: &RouteFilter) -> Option<&BackendRef> {
+fn named_by(filter: &RouteFilter) -> Option<&BackendRef> {
     match filter {
         RouteFilter::RequestMirror(mirror) => Some(&mirror.backend_ref),
+        RouteFilter::ExternalAuth(auth) => Some(&auth.backend_ref),
         _ => None,
     }
 }

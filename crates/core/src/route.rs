@@ -78,8 +78,10 @@ impl HttpRule {
     pub fn each_backend(&mut self, visit: &mut dyn FnMut(&mut Backend)) {
         fn of_filters(filters: &mut [Filter], visit: &mut dyn FnMut(&mut Backend)) {
             for filter in filters {
-                if let Filter::Mirror(mirror) = filter {
-                    visit(&mut mirror.to);
+                match filter {
+                    Filter::Mirror(mirror) => visit(&mut mirror.to),
+                    Filter::ExternalAuth(auth) => visit(&mut auth.to),
+                    _ => {}
                 }
             }
         }
@@ -238,9 +240,30 @@ pub enum Filter {
     Mirror(Mirror),
     /// Answers for other origins (GEP-1767).
     Cors(Cors),
+    /// Asks a service whether the request may pass (GEP-1494).
+    ExternalAuth(ExternalAuth),
     /// A filter that only a newer version knows: answers 500.
     #[serde(untagged)]
     Unknown(Foreign),
+}
+
+/// A service that says whether a request may pass, over HTTP (GEP-1494): 200 is yes, everything else is the answer to give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalAuth {
+    /// Who is asked; its weight means nothing. A wrong reference fails the request.
+    pub to: Box<Backend>,
+    /// What stands before the request's path when it is asked for.
+    #[serde(default)]
+    pub path: Option<Arc<str>>,
+    /// Request fields, lower case, that it sees beside `Host`, `Authorization` and `Content-Length`.
+    #[serde(default)]
+    pub request_headers: Vec<Arc<str>>,
+    /// Fields of a yes, lower case, that go on with the request; none named: all that do not describe the yes itself.
+    #[serde(default)]
+    pub response_headers: Vec<Arc<str>>,
+    /// Most bytes of the body that it sees; larger bodies are refused. 0: it sees none.
+    #[serde(default)]
+    pub body_limit: u32,
 }
 
 /// Copies of requests (GEP-3171). Answers to them are dropped; a wrong reference drops the copy, not the request.

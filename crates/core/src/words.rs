@@ -77,6 +77,10 @@ impl fmt::Display for Filter {
                 None => write!(f, "copies {numerator} of {denominator} to {}:{}", to.host, to.port),
             },
             Filter::Cors(cors) => write!(f, "shares with origins {}", cors.allow_origins.join(", ")),
+            Filter::ExternalAuth(auth) => match &auth.to.invalid {
+                Some(reason) => write!(f, "answers 500: {reason}"),
+                None => write!(f, "asks {}:{} for leave", auth.to.host, auth.to.port),
+            },
             Filter::Unknown(_) => f.write_str("answers 500: only a newer version knows this filter"),
         }
     }

@@ -269,7 +269,17 @@ fn routes() {
         ("V0011", matching("headers: [‸{name: x}]")),
         ("V0025", matching("method: ‸get")),
         ("V0010", matching("‸header: []")),
-        ("V0027", filtered("{type: ‸ExternalAuth, externalAuth: {}}")),
+        ("V0027", filtered("{type: ‸ExtensionRef, extensionRef: {}}")),
+        (
+            "V0027",
+            filtered("{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: a, port: 1}, grpc: ‸{}}}"),
+        ),
+        (
+            "V0022",
+            filtered(
+                "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: a, port: 1}, http: {path: ‸/a/../b}}}",
+            ),
+        ),
         ("V0011", filtered("{type: RequestMirror, requestMirror: {backendRef: ‸{name: a}}}")),
         (
             "V0027",

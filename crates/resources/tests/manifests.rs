@@ -114,7 +114,7 @@ metadata: {name: a}
 spec:
   parentRefs: [{group: \"\", kind: Service, name: a}]
   rules:
-  - filters: [{type: Teleport, teleport: {to: mars}}, {type: ExternalAuth, externalAuth: {}}]
+  - filters: [{type: Teleport, teleport: {to: mars}}, {type: ExtensionRef, extensionRef: {}}]
     matches: [{path: {type: Sounds, value: like}}]
     backendRefs: [{name: a, port: 1}]
 ";
@@ -129,7 +129,7 @@ spec:
         _ => "",
     });
     let names: Vec<_> = names.collect();
-    assert_eq!(names, ["Teleport", "ExternalAuth"]);
+    assert_eq!(names, ["Teleport", "ExtensionRef"]);
     assert_eq!(route.rules[0].matches[0].path.as_ref().unwrap().match_type, PathMatchType::Unknown("Sounds".into()));
 }
 

@@ -1,7 +1,7 @@
 //! The filters of a rule or of one of its backends, compiled.
 
 use http::{HeaderValue, StatusCode};
-use veer_core::route::{Backend, Filter, PathChange};
+use veer_core::route::{Backend, ExternalAuth, Filter, PathChange};
 use veer_http::{Fields, RequestHead};
 
 use crate::backend::Share;
@@ -19,6 +19,7 @@ pub struct Filters {
     response_headers: Box<[HeaderEdit]>,
     mirrors: Box<[(Share, Backend)]>,
     cors: Option<Box<CorsPolicy>>,
+    auth: Option<Box<ExternalAuth>>,
 }
 
 /// An answer that a rule gives by itself.
@@ -52,6 +53,11 @@ impl Filters {
             Filter::Unknown(_) => {
                 Some((StatusCode::INTERNAL_SERVER_ERROR, "a filter is not known to this version".into()))
             }
+            // Whoever cannot be asked gives no leave.
+            Filter::ExternalAuth(auth) => {
+                let reason = auth.to.invalid.clone()?;
+                Some((StatusCode::INTERNAL_SERVER_ERROR, reason))
+            }
             _ => None,
         });
         let mirrors = filters.iter().filter_map(|filter| match filter {
@@ -78,7 +84,20 @@ impl Filters {
                 Filter::Cors(cors) => Some(Box::new(CorsPolicy::new(cors))),
                 _ => None,
             }),
+            auth: filters.iter().find_map(|filter| match filter {
+                Filter::ExternalAuth(auth) => Some(Box::new(auth.clone())),
+                _ => None,
+            }),
         }
+    }
+
+    /// Of a single backend, where filters that act before a backend is chosen have no place.
+    pub(crate) fn of_backend(filters: &[Filter]) -> Self {
+        let mut compiled = Self::new(filters);
+        if compiled.cors.take().is_some() | compiled.auth.take().is_some() {
+            compiled.fail("a filter has no place at a single backend".into());
+        }
+        compiled
     }
 
     pub(crate) fn fail(&mut self, reason: std::sync::Arc<str>) {
@@ -96,6 +115,10 @@ impl Filters {
 
     pub(crate) fn cors(&self) -> Option<&CorsPolicy> {
         self.cors.as_deref().filter(|_| self.failure.is_none())
+    }
+
+    pub(crate) fn auth(&self) -> Option<&ExternalAuth> {
+        self.auth.as_deref()
     }
 
     pub(crate) fn direct(&self, origin: &Origin<'_>, path: &str, query: Option<&str>, prefix: &str) -> Option<Direct> {

@@ -1,7 +1,9 @@
 use http::HeaderMap;
 use proptest::prelude::*;
 use veer_core::ServiceHost;
-use veer_core::route::{Backend, Filter, Foreign, HeaderChange, HeaderField, HttpRule, PathChange, ValueMatch};
+use veer_core::route::{
+    Backend, ExternalAuth, Filter, Foreign, HeaderChange, HeaderField, HttpRule, PathChange, ValueMatch,
+};
 use veer_http::{Fields, RequestHead};
 
 use super::*;
@@ -329,6 +331,26 @@ fn a_backend_has_filters_of_its_own() {
     let origin = Origin { scheme: "http", host: "cart.shop", port: 80 };
     assert_eq!(rule.direct_of_backend(0, &origin, "/o/x", None, "/o"), None);
     assert!(matches!(rule.direct_of_backend(2, &origin, "/o/x", None, "/o"), Some(Direct::Redirect { .. })));
+}
+
+#[test]
+fn leave_is_asked_for_by_rules_alone_and_of_nobody_wrong() {
+    let auth = |invalid: Option<&str>| {
+        let to = Box::new(Backend { invalid: invalid.map(Into::into), ..backend(vec![]) });
+        let (request_headers, response_headers) = (vec![], vec![]);
+        Filter::ExternalAuth(ExternalAuth { to, path: None, request_headers, response_headers, body_limit: 0 })
+    };
+    let origin = Origin { scheme: "http", host: "cart.shop", port: 80 };
+    let of = |filters, backends| {
+        let spec = HttpRule { filters, backends, ..rule(vec![]) };
+        Arc::clone(&Matcher::new(&[route("r", vec![spec])], "shop").rules()[0])
+    };
+    let good = of(vec![auth(None)], vec![backend(vec![])]);
+    assert!(good.auth().is_some() && good.direct(&origin, "/", None, "").is_none());
+    let wrong = of(vec![auth(Some("no such service"))], vec![backend(vec![])]);
+    assert!(matches!(wrong.direct(&origin, "/", None, ""), Some(Direct::Fail { .. })));
+    let misplaced = of(vec![], vec![backend(vec![auth(None)])]);
+    assert!(matches!(misplaced.direct_of_backend(0, &origin, "/", None, ""), Some(Direct::Fail { .. })));
 }
 
 /// The order of the specification, said once more and plainly: every match is tried, the best by the whole key wins.

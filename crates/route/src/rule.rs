@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use veer_core::names::ObjectName;
-use veer_core::route::{Backend, HttpRoute, HttpRule, RouteKind};
+use veer_core::route::{Backend, ExternalAuth, HttpRoute, HttpRule, RouteKind};
 use veer_http::{Fields, RequestHead};
 
 use crate::backend::Deal;
@@ -41,7 +41,7 @@ impl Rule {
             kind: route.kind,
             index,
             filters,
-            of_backends: filtered.map(|backend| Filters::new(&backend.filters)).collect(),
+            of_backends: filtered.map(|backend| Filters::of_backend(&backend.filters)).collect(),
             spec,
             deal: Deal::default(),
         }
@@ -96,6 +96,11 @@ impl Rule {
     /// Where copies of this request go, which itself goes to this backend. Ask once per request.
     pub fn mirrors(&self, backend: usize) -> impl Iterator<Item = &Backend> {
         self.filters.mirrors().chain(self.of_backends.get(backend).into_iter().flat_map(Filters::mirrors))
+    }
+
+    /// Whom to ask whether a request may pass, before its filters act.
+    pub fn auth(&self) -> Option<&ExternalAuth> {
+        self.filters.auth()
     }
 
     /// The rule's CORS filter. Ask before [`Self::direct`]: a browser's question is not redirected.

@@ -125,7 +125,7 @@ fn what_is_not_understood_fails_closed() {
             "path under /a",
         ),
         (
-            "  - filters: [{type: ExternalAuth, externalAuth: {}}]\n    backendRefs: [{name: cart, port: 80}]\n",
+            "  - filters: [{type: ExtensionRef, extensionRef: {}}]\n    backendRefs: [{name: cart, port: 80}]\n",
             "always",
         ),
     ] {
@@ -168,7 +168,7 @@ fn patterns_filters_of_backends_copies_and_origins_are_meant_as_written() {
       filters: [{type: URLRewrite, urlRewrite: {hostname: own.example}}]
     - name: shadow
       port: 80
-      filters: [{type: ExternalAuth, externalAuth: {}}]
+      filters: [{type: ExtensionRef, extensionRef: {}}]
 ";
     let base = documents(&[&service("shop/cart"), &service("shop/shadow")]);
     let meaning = mean(&documents(&[&base, &route("HTTPRoute", "shop/r", CART, rule)]), &[]);
@@ -181,12 +181,23 @@ fn patterns_filters_of_backends_copies_and_origins_are_meant_as_written() {
             "path ~ /api/v[0-9]+ and header x-user ~ a.* and query v ~ [0-9]+ {copies 5 of 100 to shadow.shop.svc.cluster.local:80; \
             copies nothing: Service shop/none does not exist; shares with origins https://*.example.com} → \
             cart.shop.svc.cluster.local:80 (weight 1) {rewrites host to own.example} + \
-            shadow.shop.svc.cluster.local:80 (weight 1) {answers 500: filter ExternalAuth is not supported} by HTTPRoute shop/r"
+            shadow.shop.svc.cluster.local:80 (weight 1) {answers 500: filter ExtensionRef is not supported} by HTTPRoute shop/r"
         ]
     );
     let grpc = "  - matches: [{method: {type: RegularExpression, service: \"shop[.].*\", method: \"\"}}]\n    backendRefs: [{name: cart, port: 80}]\n";
     let meaning = mean(&documents(&[&base, &route("GRPCRoute", "shop/g", CART, grpc)]), &[]);
     assert!(rules(&meaning, LOCAL)[0].starts_with("call ~ shop[.].*/.* →"), "{:?}", rules(&meaning, LOCAL));
+}
+
+#[test]
+fn a_rule_is_told_by_its_name() {
+    for kind in ["HTTPRoute", "GRPCRoute"] {
+        let rule = "  - name: checkout\n    backendRefs: [{name: cart, port: 80}]\n";
+        let meaning = mean(&documents(&[&service("shop/cart"), &route(kind, "shop/r", CART, rule)]), &[]);
+        assert_eq!(codes(&meaning.faults), [] as [&str; 0]);
+        let told = &rules(&meaning, LOCAL)[0];
+        assert!(told.ends_with(&format!("by {kind} shop/r rule checkout")), "{told}");
+    }
 }
 
 #[test]
@@ -204,6 +215,41 @@ fn sessions_have_a_name_and_unknown_ones_fail_the_rule() {
     assert_eq!((codes(&meaning.faults), session(&meaning)), (vec!["V0353"], None));
     let answered = &meaning.services[LOCAL].ports[0].http_routes[0].rules[0].filters;
     assert!(matches!(answered[..], [Filter::Fail { status: 500, .. }]));
+}
+
+#[test]
+fn leave_is_asked_of_what_is_there_or_nobody_passes() {
+    let auth = |protocol: &str, backend: &str, more: &str| {
+        let filter =
+            format!("{{type: ExternalAuth, externalAuth: {{protocol: {protocol}, backendRef: {backend}{more}}}}}");
+        let rule = format!("  - filters: [{filter}]\n    backendRefs: [{{name: cart, port: 80}}]\n");
+        let base = documents(&[&service("shop/cart"), &service("shop/guard"), &service("bank/vault")]);
+        mean(&documents(&[&base, &route("HTTPRoute", "shop/r", CART, &rule)]), &[])
+    };
+    let more = ", http: {path: /check, allowedHeaders: [X-Token], allowedResponseHeaders: [X-User]}, forwardBody: {maxSize: 10}";
+    let meaning = auth("HTTP", "{name: guard, port: 80}", more);
+    assert_eq!(codes(&meaning.faults), [] as [&str; 0]);
+    assert!(rules(&meaning, LOCAL)[0].contains("{asks guard.shop.svc.cluster.local:80 for leave}"));
+    let Filter::ExternalAuth(filter) = &meaning.services[LOCAL].ports[0].http_routes[0].rules[0].filters[0] else {
+        panic!("nobody is asked")
+    };
+    assert_eq!((filter.path.as_deref(), filter.body_limit), (Some("/check"), 10));
+    assert_eq!((&*filter.request_headers[0], &*filter.response_headers[0]), ("x-token", "x-user"));
+    for (protocol, backend) in [
+        ("HTTP", "{name: none, port: 80}"),
+        ("HTTP", "{name: guard, port: 81}"),
+        ("HTTP", "{name: vault, namespace: bank, port: 80}"),
+        ("GRPC", "{name: guard, port: 80}"),
+        ("DICE", "{name: guard, port: 80}"),
+    ] {
+        let meaning = auth(protocol, backend, "");
+        assert_eq!(codes(&meaning.faults), ["V0353"], "{protocol} {backend}");
+        let rule = &meaning.services[LOCAL].ports[0].http_routes[0].rules[0];
+        assert!(
+            matches!(rule.filters[..], [Filter::Fail { status: 500, .. }]) && rule.backends.is_empty(),
+            "{backend}"
+        );
+    }
 }
 
 #[test]

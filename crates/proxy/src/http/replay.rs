@@ -147,14 +147,23 @@ impl Replay {
         Self(Some(Rc::new(RefCell::new(Tape::new(source)))))
     }
 
-    /// A copy of the body, to be filled as the body is read, of at most so many bytes. Ask before anything is read, and once.
+    /// A copy of the body, to be filled as the body is read, of at most so many bytes. Ask while all that was read is kept, and once.
     pub fn copy(&self, room: usize) -> Rc<BodyCopy> {
         let copy = BodyCopy::new(room);
         match &self.0 {
-            Some(tape) => tape.borrow_mut().copy = Some(CopyWriter(Rc::clone(&copy))),
+            Some(tape) => tape.borrow_mut().begin_copy(CopyWriter(Rc::clone(&copy))),
             None => copy.finish(CopyEnd::Whole),
         }
         copy
+    }
+
+    /// A body that is at hand.
+    pub fn full(body: Bytes) -> Self {
+        if body.is_empty() {
+            return Self(None);
+        }
+        let tape = Tape { kept_bytes: body.len(), kept: vec![body], ended: true, ..Tape::new(Incoming::Empty) };
+        Self(Some(Rc::new(RefCell::new(tape))))
     }
 
     /// No body.
@@ -224,6 +233,18 @@ impl Tape {
             failed: false,
             read: 0,
             copy: None,
+        }
+    }
+
+    fn begin_copy(&mut self, copy: CopyWriter) {
+        for data in &self.kept {
+            copy.add(&Frame::Data(data.clone()));
+        }
+        self.trailers.iter().for_each(|fields| copy.add(&Frame::Trailers(fields.clone())));
+        if self.ended {
+            copy.0.finish(CopyEnd::Whole);
+        } else {
+            self.copy = Some(copy);
         }
     }
 

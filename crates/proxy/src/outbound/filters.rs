@@ -14,6 +14,8 @@ use super::session::Session;
 pub struct Later {
     shared: Option<Shared>,
     session: Option<Session>,
+    /// As it came: what a service that gives leave is asked about.
+    original: Option<RequestHead>,
 }
 
 /// What the rule makes of a request at first sight.
@@ -24,10 +26,10 @@ pub enum Looked {
     On(Option<Box<Later>>),
 }
 
-/// Lets the rule's CORS filter and its sessions look at the request. Rules without either cost two looks.
+/// Lets the rule's CORS filter, its sessions and its need of leave look at the request. Rules without any cost three looks.
 pub fn look(rule: &Rule, head: &RequestHead) -> Looked {
-    let (cors, session) = (rule.cors(), rule.spec.session.as_ref());
-    if cors.is_none() && session.is_none() {
+    let (cors, session, auth) = (rule.cors(), rule.spec.session.as_ref(), rule.auth());
+    if cors.is_none() && session.is_none() && auth.is_none() {
         return Looked::On(None);
     }
     if let Some(fields) = cors.and_then(|cors| cors.preflight(head)) {
@@ -35,10 +37,17 @@ pub fn look(rule: &Rule, head: &RequestHead) -> Looked {
     }
     let shared = cors.and_then(|cors| cors.shared(head));
     let session = session.map(|spec| Session::of(spec, &head.fields));
-    Looked::On((shared.is_some() || session.is_some()).then(|| Box::new(Later { shared, session })))
+    let original = auth.map(|_| head.clone());
+    let any = shared.is_some() || session.is_some() || original.is_some();
+    Looked::On(any.then(|| Box::new(Later { shared, session, original })))
 }
 
 impl Later {
+    /// The request as it came, when leave is to be asked for.
+    pub fn original(&mut self) -> Option<RequestHead> {
+        self.original.take()
+    }
+
     /// The session that the request belongs to.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()

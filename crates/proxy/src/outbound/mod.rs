@@ -1,6 +1,7 @@
 //! The caller's side: what the application opens.
 
 mod attempt;
+mod auth;
 pub mod destination;
 mod filters;
 mod mirror;

@@ -15,6 +15,7 @@ use veer_telemetry::{Direction, Flag, RetryReason};
 
 use super::Downstream;
 use super::attempt::{Answer, Asked, Failed, attempt};
+use super::auth;
 use super::destination::{self, Destination};
 use super::filters::{self, Later, Looked};
 use super::mirror;
@@ -99,6 +100,14 @@ async fn forward(
     let mut asked =
         Asked { protocol: exchange.protocol(), upgrade, body: Replay::new(body), port: service_port, app, head };
     exchange.request_body(asked.body.clone());
+    if let (Some((rule, _)), Some(later)) = (&rule, &mut later) {
+        let asking = later.original().and_then(|original| auth::ask(worker, rule, original, &mut asked, exchange));
+        if let Some(asking) = asking
+            && let Some(refusal) = asking.await?
+        {
+            return Ok(refusal);
+        }
+    }
     if let Some((rule, index)) = rule.as_ref().filter(|(rule, _)| rule.has_mirrors()) {
         mirror::send(worker, rule, *index, &asked);
     }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use veer_core::AppProtocol;
 use veer_core::names::ObjectName;
 use veer_core::route::{
-    Backend, Cors, Filter, Foreign, HeaderChange, HeaderField, HttpMatch, HttpRoute, HttpRule, Mirror, PathChange,
-    PathMatch, RouteKind, SessionCarrier, SessionPersistence, Timeouts, ValueMatch,
+    Backend, Cors, ExternalAuth, Filter, Foreign, HeaderChange, HeaderField, HttpMatch, HttpRoute, HttpRule, Mirror,
+    PathChange, PathMatch, RouteKind, SessionCarrier, SessionPersistence, Timeouts, ValueMatch,
 };
 
 use crate::failure::Several;
 use crate::harness::app::{App, answer};
-use crate::harness::{Client, Control, PORT, Workload, host, run, until};
+use crate::harness::{APP_PORT, Client, Control, PORT, Workload, host, run, until};
 
 fn backend(name: &str, filters: Vec<Filter>) -> Backend {
     Backend { host: host(name), port: PORT, weight: 1, invalid: None, filters, protocol: None }
@@ -186,6 +188,162 @@ fn copies_never_delay_nor_fail_the_request() {
             count("failed").await >= 1.0 && count("too_large").await >= 1.0
         })
         .await;
+    });
+}
+
+#[test]
+fn nobody_passes_without_leave() {
+    run(async {
+        let guard = App::new(|request| async move {
+            let path = request.uri().path().to_owned();
+            let user = request.headers().get("x-token").map_or("", |token| token.to_str().unwrap()).to_owned();
+            let shown = request.into_body().collect().await.unwrap().to_bytes().len();
+            let mut response = answer(format!("{path} refused"));
+            *response.status_mut() = if path.ends_with("/in") { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            response.headers_mut().insert("x-user", user.parse().unwrap());
+            response.headers_mut().insert("x-shown", shown.into());
+            response
+        });
+        let auth = |to: &str, body_limit| {
+            Filter::ExternalAuth(ExternalAuth {
+                to: Box::new(backend(to, vec![])),
+                path: Some("/check".into()),
+                request_headers: vec!["x-token".into()],
+                response_headers: vec!["x-user".into(), "x-shown".into()],
+                body_limit,
+            })
+        };
+        let guarded = |prefix: &str, to: &str, limit| HttpRule {
+            matches: vec![HttpMatch { path: Some(PathMatch::Prefix(prefix.into())), ..HttpMatch::default() }],
+            filters: vec![
+                auth(to, limit),
+                Filter::Rewrite { host: None, path: Some(PathChange::Prefix("/app".into())) },
+                Filter::Mirror(Mirror { to: Box::new(backend("cart", vec![])), numerator: 0, denominator: 1 }),
+            ],
+            backends: vec![backend("cart", vec![])],
+            ..HttpRule::default()
+        };
+        let rules = vec![guarded("/a", "guard", 0), guarded("/b", "guard", 10), guarded("/c", "nobody", 0)];
+        let routed = Routed::new("guard", guard, rules).await;
+        let mut client = routed.client().await;
+        let mut ask = async |path: &str, body: &[u8]| {
+            let mut request = client.request(Method::POST, "cart", path, body);
+            request.headers_mut().insert("x-token", "ada".parse().unwrap());
+            request.headers_mut().insert("x-user", "root".parse().unwrap());
+            client.ask(request).await.unwrap()
+        };
+        let reached = || {
+            let head = routed.several.apps[0].seen.borrow_mut().pop().unwrap();
+            let value = |name: &str| {
+                head.headers().get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>().join("+")
+            };
+            (head.uri().path().to_owned(), value("x-user"), value("x-shown"))
+        };
+        assert_eq!(ask("/a/in", b"0123456789").await.text(), "POST /app/in 0123456789");
+        assert_eq!(reached(), ("/app/in".into(), "ada".into(), "0".into()), "the client's own word is replaced");
+        assert_eq!(ask("/b/in", b"0123456789").await.text(), "POST /app/in 0123456789");
+        assert_eq!(reached(), ("/app/in".into(), "ada".into(), "10".into()), "the body is shown");
+        assert_eq!(routed.other.seen.borrow()[0].uri().path(), "/check/a/in", "as it came");
+
+        let answer = ask("/a/out", b"").await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::UNAUTHORIZED, "/check/a/out refused"));
+        assert_eq!(answer.header("x-user"), "ada");
+        assert_eq!(ask("/b/in", b"0123456789x").await.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let mut client = routed.client().await;
+        let answer = client.get("cart", "/c/in").await.unwrap();
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "who cannot be asked gives no leave: {}", answer.text());
+        assert_eq!(routed.several.apps[0].count(), 0);
+    });
+}
+
+#[test]
+fn copies_go_to_several_places() {
+    run(async {
+        let mirror =
+            |name| Filter::Mirror(Mirror { to: Box::new(backend(name, vec![])), numerator: 1, denominator: 1 });
+        let rule = HttpRule {
+            filters: vec![mirror("shadow"), mirror("second")],
+            backends: vec![backend("cart", vec![])],
+            ..HttpRule::default()
+        };
+        let routed = Routed::new("shadow", App::echo(), vec![rule]).await;
+        let second = Workload::new(&routed.several.control, "second").start(&routed.several.control).await;
+        let app = App::echo().listen(&second).await;
+        routed.several.control.service("second").at([&second]).put();
+        let mut client = routed.client().await;
+        for _ in 0..3 {
+            assert_eq!(client.post("cart", "/a", b"x").await.unwrap().text(), "POST /a x");
+        }
+        until("both have their copies", async || routed.other.count() == 3 && app.count() == 3).await;
+    });
+}
+
+#[test]
+fn redirects_say_what_is_written() {
+    run(async {
+        let redirect = |status, scheme: Option<&str>, port, path| Filter::Redirect {
+            scheme: scheme.map(Into::into),
+            host: None,
+            port,
+            path,
+            status,
+        };
+        let to = |path: &str| Some(PathChange::Prefix(path.into()));
+        let wanted = [
+            (redirect(301, None, None, None), 301, "http://cart/0/x?q=1"),
+            (redirect(302, Some("https"), None, None), 302, "https://cart/1/x?q=1"),
+            (redirect(303, None, Some(8443), None), 303, "http://cart:8443/2/x?q=1"),
+            (redirect(307, Some("https"), Some(443), to("/new")), 307, "https://cart/new/x?q=1"),
+            (redirect(308, Some("https"), Some(80), to("/")), 308, "https://cart:80/x?q=1"),
+        ];
+        let rules = wanted.iter().enumerate().map(|(index, (filter, ..))| HttpRule {
+            matches: vec![HttpMatch {
+                path: Some(PathMatch::Prefix(format!("/{index}").into())),
+                ..HttpMatch::default()
+            }],
+            filters: vec![filter.clone()],
+            ..HttpRule::default()
+        });
+        let routed = Routed::new("other", App::echo(), rules.collect()).await;
+        let mut client = routed.client().await;
+        for (index, (_, status, location)) in wanted.iter().enumerate() {
+            let answer = client.get("cart", &format!("/{index}/x?q=1")).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (*status, *location));
+        }
+    });
+}
+
+#[test]
+fn a_backend_is_spoken_to_as_its_own_port_says() {
+    run(async {
+        let several = Several::new([App::echo()]).await;
+        // Outside of the mesh: there is no proxy that would translate.
+        let mut endpoint = several.servers[0].endpoint();
+        (endpoint.identity, endpoint.mesh_port, endpoint.ports[0].target_port) = (None, 0, APP_PORT);
+        several.control.service("plain").endpoint(endpoint).put();
+        let speaking = |path: &str, protocol| HttpRule {
+            matches: vec![HttpMatch { path: Some(PathMatch::Exact(path.into())), ..HttpMatch::default() }],
+            backends: vec![Backend { protocol, ..backend("plain", vec![]) }],
+            ..HttpRule::default()
+        };
+        let rules = vec![
+            speaking("/h2c", Some(AppProtocol::Http2)),
+            speaking("/http", Some(AppProtocol::Http1)),
+            speaking("/same", None),
+        ];
+        several.control.service("cart").at(&several.servers).route(route(rules)).put();
+        let mut http1 = Client::http1(several.client.outbound()).await.unwrap();
+        let mut http2 = Client::http2(several.client.outbound()).await.unwrap();
+        for (is_http2, path, version) in [
+            (false, "/h2c", http::Version::HTTP_2),
+            (true, "/http", http::Version::HTTP_11),
+            (true, "/same", http::Version::HTTP_2),
+        ] {
+            let client = if is_http2 { &mut http2 } else { &mut http1 };
+            assert_eq!(client.get("cart", path).await.unwrap().text(), format!("GET {path} "));
+            let seen = several.apps[0].seen.borrow_mut().pop().unwrap();
+            assert_eq!(seen.version(), version, "{path}");
+        }
     });
 }
 

@@ -58,7 +58,7 @@ impl Decode for RouteFilter {
             cx.path.truncate(length);
             Some(RouteFilter::Unsupported(Arc::clone(&kind_text)))
         };
-        let Some(key) = body.filter(|_| !matches!(&*kind_text, "ExternalAuth" | "ExtensionRef")) else {
+        let Some(key) = body.filter(|_| &*kind_text != "ExtensionRef") else {
             return unsupported(cx);
         };
         let Some(value) = node.get(key).filter(|value| !value.is_null()) else {
@@ -70,6 +70,7 @@ impl Decode for RouteFilter {
             "ResponseHeaderModifier" => cx.field(key, value).map(RouteFilter::ResponseHeaderModifier),
             "RequestRedirect" => cx.field(key, value).map(RouteFilter::RequestRedirect),
             "RequestMirror" => cx.field(key, value).map(RouteFilter::RequestMirror),
+            "ExternalAuth" => cx.field(key, value).map(RouteFilter::ExternalAuth),
             "CORS" => cx.field(key, value).map(RouteFilter::Cors),
             _ => cx.field(key, value).map(RouteFilter::UrlRewrite),
         }

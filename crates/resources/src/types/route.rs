@@ -179,6 +179,8 @@ pub enum RouteFilter {
     RequestMirror(MirrorFilter),
     /// Answers for other origins.
     Cors(CorsFilter),
+    /// Asks a service whether requests may pass.
+    ExternalAuth(ExternalAuthFilter),
     /// Anything else, by its `type`: kinds of upstream that this version does not act on, and kinds it never heard of. A rule
     /// with such a filter must not serve as if the filter were not there.
     Unsupported(Arc<str>),
@@ -224,6 +226,58 @@ manifest! {
         pub expose_headers: Vec<Arc<str>> = "exposeHeaders",
         /// Seconds.
         pub max_age: Option<u32> = "maxAge",
+    }
+    ignored []
+}
+
+manifest! {
+    /// A service that says whether requests may pass (GEP-1494).
+    pub struct ExternalAuthFilter {
+        /// How it is asked.
+        pub protocol: AuthProtocol = "protocol" => required,
+        /// Who is asked; a weight and filters have no meaning here.
+        pub backend_ref: BackendRef = "backendRef" => required,
+        /// More about [`AuthProtocol::Grpc`].
+        pub grpc: Option<Present> = "grpc",
+        /// More about [`AuthProtocol::Http`].
+        pub http: Option<HttpAuth> = "http",
+        /// How much of the body it sees.
+        pub forward_body: Option<ForwardBody> = "forwardBody",
+    }
+    ignored []
+}
+
+open_enum! {
+    /// How a service is asked whether requests may pass.
+    pub enum AuthProtocol {
+        /// By a request like the one in question; 200 is yes.
+        Http = "HTTP",
+        /// By Envoy's ext_authz.
+        Grpc = "GRPC",
+    }
+    default Http
+}
+
+manifest! {
+    /// How a service is asked over HTTP.
+    #[derive(Default)]
+    pub struct HttpAuth {
+        /// What stands before the path.
+        pub path: Option<Arc<str>> = "path",
+        /// Request fields that it sees.
+        pub allowed_headers: Vec<Arc<str>> = "allowedHeaders",
+        /// Fields of its yes that go on.
+        pub allowed_response_headers: Vec<Arc<str>> = "allowedResponseHeaders",
+    }
+    ignored []
+}
+
+manifest! {
+    /// How much of a body is shown.
+    #[derive(Default)]
+    pub struct ForwardBody {
+        /// Most bytes.
+        pub max_size: u32 = "maxSize",
     }
     ignored []
 }

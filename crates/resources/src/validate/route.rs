@@ -240,6 +240,7 @@ fn filters(check: &mut Check<'_>, list: &str, all: &[RouteFilter], prefix_matche
             RouteFilter::Cors(cors) => {
                 cors_filter(check, &format!("{at}.cors"), cors);
             }
+            RouteFilter::ExternalAuth(auth) => external_auth(check, &format!("{at}.externalAuth"), auth),
             RouteFilter::Unsupported(_) => continue,
         }
         if seen.contains(&std::mem::discriminant(filter)) {
@@ -269,6 +270,30 @@ fn mirror(check: &mut Check<'_>, base: &str, to: &MirrorFilter) {
         } else if fraction.numerator > fraction.denominator {
             let reason = format!("{} is more than its denominator {}", fraction.numerator, fraction.denominator);
             check.error("V0013", &format!("{base}.fraction.numerator"), &reason, "write a part of the whole");
+        }
+    }
+}
+
+fn external_auth(check: &mut Check<'_>, base: &str, auth: &ExternalAuthFilter) {
+    backend(check, &format!("{base}.backendRef"), &auth.backend_ref, "requests are answered with 500");
+    for (field, is_there, wanted) in
+        [("http", auth.http.is_some(), AuthProtocol::Http), ("grpc", auth.grpc.is_some(), AuthProtocol::Grpc)]
+    {
+        if is_there && auth.protocol != wanted {
+            let reason = format!("belongs to the protocol {}", wanted.as_str());
+            check.error("V0027", &format!("{base}.{field}"), &reason, "keep the one that is meant");
+        }
+    }
+    let Some(http) = &auth.http else { return };
+    if let Some(path) = http.path.as_ref().filter(|path| !path.is_empty()) {
+        check.text("V0022", &format!("{base}.http.path"), path, grammar::path(path), "write a path like /check");
+    }
+    for (field, all) in
+        [("allowedHeaders", &http.allowed_headers), ("allowedResponseHeaders", &http.allowed_response_headers)]
+    {
+        for (index, name) in all.iter().enumerate() {
+            let at = format!("{base}.http.{field}[{index}]");
+            check.text("V0021", &at, name, grammar::token(name), "write a name like x-user");
         }
     }
 }
