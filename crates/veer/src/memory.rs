@@ -1,31 +1,53 @@
-//! Memory of a process that has started and now runs for long.
+//! Memory of a process that runs for long and mostly rests.
 
 use std::io;
 use std::time::Duration;
 
-/// How long a process starts: certificates are there, listeners are open, the first configuration has come.
-const STARTED: Duration = Duration::from_secs(2);
+/// How often a process looks whether it rests. The first look comes when it has started: certificates are there, listeners are
+/// open, the first configuration has come.
+const LOOK: Duration = Duration::from_secs(5);
+/// Who used less of a processor than this since the last look rests.
+const RESTING: Duration = Duration::from_millis(25);
+/// Less than this is what a process that rests uses, in KiB: to let it go would only fetch it again.
+const LEAST: usize = 5 * 1024;
 
-/// Lets go, once, what only the start needed of the program's own pages: command line, file formats, making of
-/// certificates. Linux maps 64 KiB around every first use of a page, so that after a start most of the program is mapped
+/// Lets go of the program's own pages that a process at rest does not use: command line, file formats, making of certificates, the
+/// path of requests when none come. Linux maps 64 KiB around every first use of a page, so that most of a program is resident
 /// though a tenth of it is in use; what is used again is mapped again, without reading the disk.
 pub async fn settle() {
-    tokio::time::sleep(STARTED).await;
-    match release_program() {
-        Ok(kib) => tracing::debug!(kib, "let go pages that the start needed"),
-        Err(error) => tracing::debug!(%error, "could not let go pages that the start needed"),
+    let mut used = Duration::ZERO;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let before = std::mem::replace(&mut used, processor_time());
+        if !before.is_zero() && used - before >= RESTING {
+            continue;
+        }
+        match release_program(LEAST) {
+            Ok(kib) => tracing::debug!(kib, "let go of pages of the program"),
+            Err(error) => {
+                tracing::debug!(%error, "cannot let go of pages of the program");
+                return;
+            }
+        }
     }
 }
 
-/// Unmaps the pages of program and libraries that nobody has written to. Says how many KiB were there.
-fn release_program() -> io::Result<usize> {
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// Unmaps the pages of program and libraries that nobody has written to, if there are at least so many KiB. Says how many
+/// there were.
+fn release_program(least: usize) -> io::Result<usize> {
     let all = std::fs::read_to_string("/proc/self/smaps")?;
-    let mut released = 0;
-    for mapping in mappings(&all).filter(Mapping::is_untouched_program) {
-        release(&mapping)?;
-        released += mapping.resident;
+    let program: Vec<_> = mappings(&all).filter(Mapping::is_untouched_program).collect();
+    let resident = program.iter().map(|mapping| mapping.resident).sum();
+    if resident < least {
+        return Ok(0);
     }
-    Ok(released)
+    program.iter().try_for_each(release)?;
+    Ok(resident)
 }
 
 #[allow(unsafe_code)]
@@ -132,7 +154,7 @@ Rss:                   4 kB
     #[test]
     fn the_program_goes_on() {
         let before = format!("{:?}", "text".parse::<f64>());
-        assert!(release_program().unwrap() > 0);
+        assert!(release_program(0).unwrap() > 0);
         assert_eq!(format!("{:?}", "text".parse::<f64>()), before);
     }
 }

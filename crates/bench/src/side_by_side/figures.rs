@@ -47,10 +47,10 @@ pub enum Figure {
     ProportionalMib,
     /// Private pages in MiB.
     PrivateMib,
-    /// Resident memory per connection in KiB.
-    KibPerConnection,
     /// Private pages per connection in KiB.
-    PrivateKibPerConnection,
+    KibPerConnection,
+    /// Resident memory per connection in KiB.
+    ResidentKibPerConnection,
     /// Growth of private pages with the fleet, in MiB.
     GrowthMib,
     /// CPU time per request in a small fleet, in µs.
@@ -100,7 +100,7 @@ impl Figure {
             Self::ProportionalMib => "PSS MiB",
             Self::PrivateMib => "private MiB",
             Self::KibPerConnection => "KiB per connection",
-            Self::PrivateKibPerConnection => "private KiB per connection",
+            Self::ResidentKibPerConnection => "resident KiB per connection",
             Self::GrowthMib => "growth MiB",
             Self::SmallCpuUs => "CPU µs each, small fleet",
             Self::Slowdown => "large : small",
@@ -147,7 +147,7 @@ impl Work {
     pub fn columns(self) -> &'static [Figure] {
         use Figure::{
             Allocations, CpuUs, HopCpuUs, LargestPeakMib, LoadBusy, OthersBusy, P50Us, P99AddedUs, P99Us, PeakMib,
-            PrivateKibPerConnection, PrivateMib, ProportionalMib, ProxyBusy, Rate, ResidentMib, Resumed, Slowdown,
+            PrivateMib, ProportionalMib, ProxyBusy, Rate, ResidentKibPerConnection, ResidentMib, Resumed, Slowdown,
             SmallCpuUs,
         };
         match self.shape().kind {
@@ -156,7 +156,7 @@ impl Work {
             Kind::Handshakes { .. } => &[CpuUs, Rate, Resumed, ProxyBusy, LoadBusy, OthersBusy, PeakMib],
             Kind::Paced(_) => &[P99AddedUs, P50Us, P99Us, Rate, CpuUs, OthersBusy],
             Kind::Rest => &[ProportionalMib, PrivateMib],
-            Kind::Idle { .. } => &[PrivateKibPerConnection, ResidentMib],
+            Kind::Idle { .. } => &[ResidentKibPerConnection, ResidentMib],
             Kind::Growth => &[SmallCpuUs, Slowdown, ResidentMib],
             Kind::Pick => &[Allocations],
         }

@@ -18,7 +18,7 @@ use super::transport::Transport;
 use crate::socket::Armed;
 
 /// A piece of a body that is worth a place of its own in a vectored write; smaller ones are copied behind the head.
-const WORTH: usize = 4 * 1024;
+const WORTH: usize = 16 * 1024;
 /// Output that is sent before more is asked for.
 const FULL: usize = 32 * 1024;
 

@@ -1,6 +1,7 @@
 //! Memory of processes that have nothing to do, with and without connections.
 
 use std::any::Any;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,8 +18,12 @@ const CONNECTIONS: usize = 5_000;
 /// Before the first look: what a program needs once for its first connections is not theirs.
 const FIRST: usize = 100;
 
-/// After one request.
-pub(super) fn at_rest(entry: &Entry) -> anyhow::Result<Run> {
+/// A program that had nothing to do for so long is at rest.
+const REST: Duration = Duration::from_secs(12);
+
+/// After one request, and a rest.
+pub(super) async fn at_rest(entry: &Entry) -> anyhow::Result<Run> {
+    tokio::time::sleep(REST).await;
     let memory = Memory::of(&with_children(&entry.running.roots())?)?;
     Ok(Run::of([
         (Figure::ResidentMib, mib(memory.resident)),
@@ -44,8 +49,9 @@ pub(super) async fn idle(entry: &Entry, shape: &Shape) -> anyhow::Result<Run> {
     let after = Memory::of(&all)?;
     let each = |before: u64, after: u64| (after as f64 - before as f64) / 1024.0 / CONNECTIONS as f64;
     Ok(Run::of([
-        (Figure::KibPerConnection, each(before.resident, after.resident)),
-        (Figure::PrivateKibPerConnection, each(before.private, after.private)),
+        // Of their own: pages of the program come and go, whatever the connections are.
+        (Figure::KibPerConnection, each(before.private, after.private)),
+        (Figure::ResidentKibPerConnection, each(before.resident, after.resident)),
         (Figure::ResidentMib, mib(after.resident)),
     ]))
 }

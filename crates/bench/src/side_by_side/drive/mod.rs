@@ -84,7 +84,7 @@ pub async fn work(
                 Kind::Closed => closed::run(entry, &shape, work, stage, effort).await,
                 Kind::Paced(rate) => paced::run(entry, &shape, rate, stage, effort, &mut direct).await,
                 Kind::Handshakes { resumed } => handshakes::run(entry, &shape, resumed, stage, effort).await,
-                Kind::Rest => memory::at_rest(entry),
+                Kind::Rest => memory::at_rest(entry).await,
                 Kind::Idle { .. } => memory::idle(entry, &shape).await,
                 Kind::Growth | Kind::Pick => continue,
             };
