@@ -39,6 +39,7 @@ mod meaning;
 mod members;
 mod memo;
 mod ports;
+mod route_status;
 mod routes;
 mod service;
 mod shape;

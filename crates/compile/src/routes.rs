@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use veer_core::route::{Backend, Filter, HttpRoute, TcpRoute};
+use veer_core::route::{Backend, HttpRoute, TcpRoute};
 use veer_core::{AppProtocol, ObjectName, ServiceHost};
 use veer_resources::{
-    BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, RouteFilter,
-    TargetKind, TcpRouteRule,
+    BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, TargetKind,
+    TcpRouteRule,
 };
 
 use crate::faults;
@@ -15,8 +15,9 @@ use crate::http::{grpc_rules, http_rules};
 use crate::ingress;
 use crate::links::age;
 use crate::memo::{Key, Memo};
+use crate::route_status::{backend_refs, partial};
 use crate::shape::Port;
-use crate::status::{Condition, No};
+use crate::status::No;
 use crate::view::View;
 
 /// Something that routes and policies attach to.
@@ -36,9 +37,9 @@ pub(crate) struct Route {
     /// What became of it at Services and ServiceImports, by the place of the parent.
     pub mesh: Vec<(usize, Option<No>)>,
     /// Why not all of its backends can serve.
-    unresolved: Option<No>,
+    pub unresolved: Option<No>,
     /// Why not all of its rules are served as written.
-    partial: Option<String>,
+    pub partial: Option<String>,
     /// Ties are broken by age, then name.
     age: (bool, Arc<str>, ObjectName),
     at: Location,
@@ -96,7 +97,7 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
         _ => return None,
     };
     // A route that is meant for none of our kinds is someone else's: its backends are not ours to judge.
-    if !parents.iter().any(|parent| parent.target().is_some() || is_served(view, object, parent)) {
+    if !parents.iter().any(|parent| parent.target().is_some() || ingress::serves(view, object, parent)) {
         return None;
     }
     let mut attached = Vec::new();
@@ -134,82 +135,6 @@ fn bytes(view: View<'_>, object: &Object, rules: &[TcpRouteRule], faults: &mut V
     let refs = rules.first().map_or(&[][..], |rule| &rule.backend_refs);
     let backends = backends(view, object, "spec.rules[0].backendRefs", refs, faults);
     Act::Tcp(Arc::new(TcpRoute { name: object.name(), consumer_namespace: None, backends }))
-}
-
-/// Whether a parent is a Gateway that Veer serves, or adds listeners to one.
-fn is_served(view: View<'_>, object: &Object, parent: &ParentRef) -> bool {
-    let Some(kind) = parent.listeners() else { return false };
-    let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
-    let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
-    match view.object(ingress::listener_kind(kind), &name).map(|object| (object, &object.kind)) {
-        Some((_, Kind::Gateway(spec))) => ingress::serves_class(view, &spec.gateway_class_name),
-        Some((set, Kind::ListenerSet(spec))) => {
-            let gateway = &spec.parent_ref;
-            let namespace = gateway.namespace.as_ref().unwrap_or(&set.meta.namespace);
-            let gateway = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&gateway.name) };
-            match view.object(KindName::Gateway, &gateway).map(|object| &object.kind) {
-                Some(Kind::Gateway(spec)) => ingress::serves_class(view, &spec.gateway_class_name),
-                _ => false,
-            }
-        }
-        _ => false,
-    }
-}
-
-/// Why a rule is answered with an error although its backends may be sound.
-fn partial(act: &Act) -> Option<String> {
-    let Act::Http(route) = act else { return None };
-    let failing = |rule: &veer_core::route::HttpRule| match &rule.filters[..] {
-        [Filter::Fail { reason, .. }] => Some(reason.to_string()),
-        _ => None,
-    };
-    route.rules.iter().find_map(failing)
-}
-
-/// All references to backends, those of filters among them.
-fn backend_refs(object: &Object) -> Box<dyn Iterator<Item = &BackendRef> + '_> {
-    match &object.kind {
-        Kind::HttpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
-            let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(named_by))
-        })),
-        Kind::GrpcRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| {
-            let own = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            rule.backend_refs.iter().chain(rule.filters.iter().chain(own).filter_map(named_by))
-        })),
-        Kind::TcpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
-        Kind::TlsRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
-        Kind::UdpRoute(spec) => Box::new(spec.rules.iter().flat_map(|rule| &rule.backend_refs)),
-        _ => Box::new(std::iter::empty()),
-    }
-}
-
-fn named_by(filter: &RouteFilter) -> Option<&BackendRef> {
-    match filter {
-        RouteFilter::RequestMirror(mirror) => Some(&mirror.backend_ref),
-        RouteFilter::ExternalAuth(auth) => Some(&auth.backend_ref),
-        _ => None,
-    }
-}
-
-impl Route {
-    /// Whether one of its parents has listeners.
-    pub fn has_listeners(&self) -> bool {
-        self.parent_refs.iter().any(|parent| parent.listeners().is_some())
-    }
-
-    /// What its status says at a parent that takes it, or for this reason does not.
-    pub fn conditions(&self, object: &Object, refused: Option<&No>) -> Vec<Condition> {
-        let mut conditions = vec![
-            Condition::unless(object, "Accepted", refused),
-            Condition::unless(object, "ResolvedRefs", self.unresolved.as_ref()),
-        ];
-        if let Some(reason) = &self.partial {
-            let message = format!("{reason}; requests for this rule are answered with 500");
-            conditions.push(Condition::new(object, "PartiallyInvalid", true, "UnsupportedValue", message));
-        }
-        conditions
-    }
 }
 
 /// Every route at every parent, the older first, then by name.

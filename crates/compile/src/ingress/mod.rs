@@ -14,7 +14,9 @@ use std::sync::Arc;
 use veer_core::inbound::MtlsMode;
 use veer_core::ingress::{IngressListener, IngressPort, PortKind, Serves, proxy_of};
 use veer_core::{Inbound, Ingress, ObjectName, SpiffeId};
-use veer_resources::{Diagnostic, FromNamespaces, GatewaySpec, Kind, KindName, ListenerParent, ListenerSpec, Object};
+use veer_resources::{
+    Diagnostic, FromNamespaces, GatewaySpec, Kind, KindName, ListenerParent, ListenerSpec, Object, ParentRef,
+};
 
 pub use self::addresses::{IngressProxy, ingress_proxies};
 pub(crate) use self::addresses::{serves_class, wanted};
@@ -78,7 +80,9 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
         debug_assert_eq!(own.len(), specs.len());
         own.iter().for_each(|listener| listener.faults(&mut front.faults));
         let status = match object.kind.name() {
-            KindName::Gateway => gateway_status(object, &own, &sets, &addresses, &unaccepted, &unprogrammed),
+            KindName::Gateway => {
+                gateway_status(object, &own, attached_sets(&sets, &all), &addresses, &unaccepted, &unprogrammed)
+            }
             _ => set_status(object, &own, unprogrammed.as_ref()),
         };
         front.statuses.insert(object.key(), Status::Listeners(status));
@@ -180,10 +184,16 @@ fn unprogrammed(unaccepted: &Option<No>, unusable: &Option<No>, all: &[Listener<
     unusable.clone().or_else(nothing)
 }
 
+/// ListenerSets that are accepted: one of their listeners is served.
+fn attached_sets(sets: &ListenerSets<'_>, all: &[Listener<'_>]) -> u32 {
+    let serves = |set: &Object| all.iter().any(|listener| listener.owner.key() == set.key() && listener.is_served());
+    u32::try_from(sets.allowed.iter().filter(|(set, _)| serves(set)).count()).unwrap_or(u32::MAX)
+}
+
 fn gateway_status(
     object: &Object,
     own: &[&Listener<'_>],
-    sets: &ListenerSets<'_>,
+    attached_sets: u32,
     addresses: &[std::net::IpAddr],
     unaccepted: &Option<No>,
     unprogrammed: &Option<No>,
@@ -198,7 +208,7 @@ fn gateway_status(
     let address = |address: &std::net::IpAddr| AddressStatus { address_type: "IPAddress", value: address.to_string() };
     ListenersStatus {
         addresses: addresses.iter().map(address).collect(),
-        attached_listener_sets: Some(u32::try_from(sets.allowed.len()).unwrap_or(u32::MAX)),
+        attached_listener_sets: Some(attached_sets),
         conditions: vec![accepted, Condition::unless(object, "Programmed", unprogrammed.as_ref())],
         listeners: own.iter().map(|listener| listener.status(unprogrammed.as_ref())).collect(),
     }
@@ -261,5 +271,25 @@ pub(crate) fn listener_kind(parent: ListenerParent) -> KindName {
     match parent {
         ListenerParent::Gateway => KindName::Gateway,
         ListenerParent::ListenerSet => KindName::ListenerSet,
+    }
+}
+
+/// Whether a parent is a Gateway that Veer serves, or adds listeners to one.
+pub(crate) fn serves(view: View<'_>, object: &Object, parent: &ParentRef) -> bool {
+    let Some(kind) = parent.listeners() else { return false };
+    let namespace = parent.namespace.as_ref().unwrap_or(&object.meta.namespace);
+    let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&parent.name) };
+    match view.object(listener_kind(kind), &name).map(|object| (object, &object.kind)) {
+        Some((_, Kind::Gateway(spec))) => serves_class(view, &spec.gateway_class_name),
+        Some((set, Kind::ListenerSet(spec))) => {
+            let gateway = &spec.parent_ref;
+            let namespace = gateway.namespace.as_ref().unwrap_or(&set.meta.namespace);
+            let gateway = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&gateway.name) };
+            match view.object(KindName::Gateway, &gateway).map(|object| &object.kind) {
+                Some(Kind::Gateway(spec)) => serves_class(view, &spec.gateway_class_name),
+                _ => false,
+            }
+        }
+        _ => false,
     }
 }

@@ -411,7 +411,11 @@ fn listener_sets_add_listeners_that_their_gateway_allows() {
     let (of_gateway, of_listeners) = gateway_status(&meaning, "shop/web");
     assert_eq!(of_gateway, "Accepted=Accepted Programmed=Programmed", "the Gateway's own listener wins");
     assert_eq!(of_listeners, [format!("http 0: {FINE}")], "routes of sets are not counted here");
-    assert_eq!(listeners(&meaning, KindName::Gateway, "shop/web").attached_listener_sets, Some(2));
+    assert_eq!(
+        listeners(&meaning, KindName::Gateway, "shop/web").attached_listener_sets,
+        Some(1),
+        "only the one that is accepted"
+    );
     let ports: Vec<_> = meaning.ingress[&object("shop/web-gateway")]
         .ports
         .iter()

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use veer_core::ingress::PortKind;
-use veer_http::{Name, RequestHead};
+use veer_http::{Method, Name, RequestHead};
 
 use super::hosts::normal;
 use super::table::PortTable;
@@ -43,20 +43,23 @@ impl Door {
     /// [`RequestError::NoRoute`] when nothing is for the host, [`RequestError::Misdirected`] when another listener than that of the
     /// connection is.
     pub fn enter(&self, head: &mut RequestHead) -> Result<Destination, RequestError> {
+        if head.method() == Method::Connect {
+            return Err(RequestError::Malformed("a Gateway opens no tunnels"));
+        }
         let table = Rc::clone(&self.serving.borrow());
         let authority = head.authority().unwrap_or_default();
         let (host, _) = split_authority(authority).unwrap_or_default();
         let host = normal(host);
-        let listener = table.listeners.find(&host).filter(|listener| listener.is_http).ok_or(RequestError::NoRoute)?;
+        let listener = table.listeners.find(&host).ok_or(RequestError::NoRoute)?;
         match (&self.sni, table.kind) {
             (None, PortKind::Http) => {}
-            (Some(sni), PortKind::Tls) => {
+            (Some(sni), PortKind::Tls) if listener.is_http => {
                 let own = table.listeners.find(sni.as_deref().unwrap_or_default());
                 if own.is_none_or(|own| !Rc::ptr_eq(own, listener)) {
                     return Err(RequestError::Misdirected);
                 }
             }
-            // The port became another while the connection was open.
+            // A host whose TLS ends elsewhere, or a port that became another while the connection was open.
             _ => return Err(RequestError::Misdirected),
         }
         let service = Rc::clone(listener.hosts.find(&host).ok_or(RequestError::NoRoute)?);
@@ -79,3 +82,7 @@ impl Door {
         head.fields.set(Name::XForwardedHost, &authority);
     }
 }
+
+#[cfg(test)]
+#[path = "door_tests.rs"]
+mod tests;
