@@ -340,7 +340,7 @@ impl Outgoing for TryBody {
     fn passing(&self) -> Option<(SharedWire, u64)> {
         let tape = self.tape.as_ref()?.borrow();
         let fresh = tape.generation == self.generation && !tape.whole && tape.kept.is_empty() && !tape.ended;
-        if fresh { tape.source.passing() } else { None }
+        if fresh && tape.copy.is_none() { tape.source.passing() } else { None }
     }
 
     fn goes_on(&mut self, _: &mut Context<'_>) -> bool {

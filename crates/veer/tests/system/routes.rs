@@ -170,10 +170,18 @@ async fn filters_change_what_they_say_and_nothing_else() {
     - type: URLRewrite
       urlRewrite: { hostname: inner.example, path: { type: ReplacePrefixMatch, replacePrefixMatch: /inner } }
     backendRefs: [{ name: stable, port: 80 }]
-  - matches: [{ path: { type: PathPrefix, value: /mirror } }]
+  - matches: [{ path: { type: RegularExpression, value: \"/v[0-9]+/.*\" }, headers: [{ type: RegularExpression, name: x-user, value: \"a(da|nn)\" }] }]
     filters:
-    - type: RequestMirror
-      requestMirror: { backendRef: { name: canary, port: 80 } }
+    - { type: RequestMirror, requestMirror: { backendRef: { name: canary, port: 80 } } }
+    - { type: CORS, cors: { allowOrigins: [\"https://*.shop.example\"], allowMethods: [PUT] } }
+    backendRefs:
+    - name: stable
+      port: 80
+      filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-own, value: stable }] } }]
+    sessionPersistence: { sessionName: cart }
+  - matches: [{ path: { type: PathPrefix, value: /unknown } }]
+    filters:
+    - { type: ExtensionRef, extensionRef: { group: shop.example, kind: Quota, name: some } }
     backendRefs: [{ name: stable, port: 80 }]
 ";
     let fleet = routed(77, "filters", rules).await;
@@ -199,8 +207,18 @@ async fn filters_change_what_they_say_and_nothing_else() {
     assert_eq!(answer.json()["target"], "/inner/path?q=1", "{answer:?}");
     assert_eq!(answer.seen("host"), ["inner.example"], "{answer:?}");
 
+    let (ada, eve) = (["-H", "x-user: ada", "-H", "origin: https://web.shop.example"], ["-H", "x-user: eve"]);
+    let answer = ask(&fleet, "west", "filters.shop", "/v7/cart", &ada);
+    assert_eq!((answer.status, answer.seen("x-own")), (200, vec!["stable".to_owned()]), "{answer:?}");
+    assert_eq!(answer.field("access-control-allow-origin"), "https://web.shop.example", "{answer:?}");
+    assert!(answer.field("set-cookie").starts_with("cart="), "{answer:?}");
+    let asks = [&ada[..], &["-X", "OPTIONS", "-H", "access-control-request-method: PUT"]].concat();
+    let answer = ask(&fleet, "west", "filters.shop", "/v7/cart", &asks);
+    assert_eq!((answer.status, answer.field("access-control-allow-methods")), (204, "PUT"), "{answer:?}");
+    assert_eq!(ask(&fleet, "west", "filters.shop", "/v7/cart", &eve).status, 404);
+
     // A filter that this version does not know must not be skipped (Gateway API): the rule fails instead.
-    let answer = ask(&fleet, "west", "filters.shop", "/mirror", &[]);
+    let answer = ask(&fleet, "west", "filters.shop", "/unknown", &[]);
     assert_eq!(answer.status, 500, "{answer:?}");
 }
 
