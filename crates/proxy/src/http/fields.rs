@@ -137,6 +137,17 @@ pub fn grpc_timeout(fields: &Fields) -> Option<Duration> {
     })
 }
 
+/// Tells the callee how long the caller still waits; never nothing, which no call can be made within.
+pub fn set_grpc_timeout(fields: &mut Fields, left: Duration) {
+    // At most 8 digits.
+    let (amount, unit) = match left.as_micros() {
+        micros @ 0..=99_999_999 => (micros.max(1), 'u'),
+        micros if micros < 99_999_999_000 => (micros / 1000, 'm'),
+        micros => ((micros / 1_000_000).min(99_999_999), 'S'),
+    };
+    fields.set(Name::GrpcTimeout, format!("{amount}{unit}").as_bytes());
+}
+
 /// Makes the authority that a request is for the head's one authority: that of its absolute target or `:authority`, else `Host`
 /// (RFC 9112 §3.2.2: the target wins). No `Host` field is left.
 ///
@@ -310,6 +321,22 @@ mod tests {
             ("+1S", None),
         ] {
             assert_eq!(grpc_timeout(&fields(&[("grpc-timeout", text)])), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_deadline_is_told() {
+        for (left, text) in [
+            (Duration::ZERO, "1u"),
+            (Duration::from_millis(1500), "1500000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::MAX, "99999999S"),
+        ] {
+            let mut map = fields(&[("grpc-timeout", "9H")]);
+            set_grpc_timeout(&mut map, left);
+            assert_eq!(map, fields(&[("grpc-timeout", text)]));
+            assert!(grpc_timeout(&map).is_some());
         }
     }
 

@@ -8,8 +8,11 @@
 
 pub mod body;
 pub mod buffers;
+pub mod extended;
 pub mod fields;
 pub mod h2;
+pub mod half_closed;
+pub mod interim;
 pub mod pass;
 pub mod replay;
 pub mod reply;

@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use veer_http::Fields;
+use veer_http::{Fields, ResponseHead};
 
 use super::body::{BodyError, Frame, Incoming, Outgoing};
+use super::interim::{self, Interim};
 use super::wire::SharedWire;
 
 /// Most that is kept of one body. Larger ones are sent once.
@@ -24,6 +25,9 @@ pub struct TryBody {
     generation: u32,
     next: usize,
     trailers_sent: bool,
+    interim: Interim,
+    /// Informational answers so far.
+    told: u8,
 }
 
 struct Tape {
@@ -178,7 +182,7 @@ impl Replay {
             tape.generation += 1;
             tape.generation
         });
-        TryBody { tape: self.0.clone(), generation, next: 0, trailers_sent: false }
+        TryBody { tape: self.0.clone(), generation, next: 0, trailers_sent: false, interim: Interim::Nobody, told: 0 }
     }
 
     /// Whether another try would see the whole body.
@@ -216,6 +220,18 @@ impl TryBody {
     /// No body.
     pub fn empty() -> Self {
         Replay::empty().next_try()
+    }
+
+    /// Says whom informational answers to this try go to; without it, to nobody.
+    pub fn informing(self, interim: &Interim) -> Self {
+        Self { interim: interim.clone(), ..self }
+    }
+
+    /// Passes an informational answer on; false: one too many.
+    pub fn inform(&mut self, head: ResponseHead, cx: &mut Context<'_>) -> bool {
+        self.told += 1;
+        self.interim.tell(head, cx);
+        usize::from(self.told) <= interim::MOST
     }
 }
 

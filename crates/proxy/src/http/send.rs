@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use veer_http::h1;
+use veer_http::{ResponseHead, h1};
 
 use super::body::{BodyError, Frame, Outgoing};
 use super::pass::{Passed, Passing};
@@ -175,5 +175,10 @@ impl Sending {
         self.state = if sent.is_ok() { State::Sent } else { State::Failed };
         wire.borrow_mut().open_message = sent.is_err();
         Poll::Ready(sent)
+    }
+
+    /// Passes an informational answer on to whom the request is from; false: one too many.
+    pub fn inform(&mut self, head: ResponseHead, cx: &mut Context<'_>) -> bool {
+        self.body.inform(head, cx)
     }
 }

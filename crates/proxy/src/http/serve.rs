@@ -11,7 +11,9 @@ use veer_http::h2::{Code, Connection};
 use veer_http::{Method, Name, RequestHead, ResponseHead, Version, h1, h2};
 
 use super::body::{Incoming, Outgoing, ResponseBody};
+use super::extended;
 use super::h2::{Half, Link, LinkEnd, Ping, StreamPump, Tunnel, drive};
+use super::interim::Interim;
 use super::send::Pump;
 use super::transport::Transport;
 use super::watch::{Connections, Phase, Watch};
@@ -33,6 +35,8 @@ pub struct Request {
     pub head: RequestHead,
     /// Its body.
     pub body: Incoming,
+    /// Whom informational answers go to.
+    pub interim: Interim,
 }
 
 /// An answer as the handler gives it.
@@ -154,14 +158,17 @@ where
     let body = {
         let mut connection = wire.borrow_mut();
         connection.reading = Reading::of(parsed.body);
-        connection.owes_continue = parsed.expect_continue;
+        if parsed.expect_continue {
+            connection.await_leave();
+        }
         if matches!(connection.reading, Reading::Head) { Incoming::Empty } else { Incoming::Http1(Rc::clone(wire)) }
     };
     let answered = {
-        let mut handling = std::pin::pin!(handle(Request { head, body }));
+        let interim = if version == Version::Http10 { Interim::Nobody } else { Interim::Http1(Rc::clone(wire)) };
+        let mut handling = std::pin::pin!(handle(Request { head, body, interim }));
         poll_fn(|cx| match handling.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => poll_gone(wire, cx).map(|()| None),
+            Poll::Pending => poll_gone(wire, version, cx).map(|()| None),
         })
         .await
     };
@@ -177,16 +184,10 @@ where
     }
 }
 
-/// Ready when the client has gone away. Only once its request was read whole: before, whoever reads it sees it.
-fn poll_gone(wire: &SharedWire, cx: &mut Context<'_>) -> Poll<()> {
+/// Ready when the client has gone away, not when it has only ended its side. Only once its request was read whole: before, whoever reads it sees it.
+fn poll_gone(wire: &SharedWire, version: Version, cx: &mut Context<'_>) -> Poll<()> {
     let mut wire = wire.borrow_mut();
-    while matches!(wire.reading, Reading::Head) && wire.input.len() < READ_AHEAD {
-        match std::task::ready!(wire.poll_fill(cx)) {
-            Ok(0) | Err(_) => return Poll::Ready(()),
-            Ok(_) => {}
-        }
-    }
-    Poll::Pending
+    if matches!(wire.reading, Reading::Head) { wire.poll_gone(version, READ_AHEAD, cx) } else { Poll::Pending }
 }
 
 enum Next {
@@ -244,10 +245,11 @@ async fn answer(
 ) -> Option<bool> {
     let Response { head, mut body, .. } = response;
     let framing = framing(&head, method, version, &body);
-    let keep = keep && framing != h1::Body::UntilClose;
+    // A body that was announced and not asked for may still come: nothing behind it can be told from it.
+    let unasked = wire.borrow_mut().refuse_leave();
+    let keep = keep && !unasked && framing != h1::Body::UntilClose;
     {
         let mut wire = wire.borrow_mut();
-        wire.owes_continue = false;
         let upgrade = head.fields.get(Name::Upgrade).filter(|_| head.status == 101);
         let persist = match upgrade {
             Some(protocol) => h1::Persist::Upgrade(protocol),
@@ -319,7 +321,8 @@ where
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
-    let link = Link::new(Connection::server(h2::Config::default()));
+    let config = h2::Config { connect_protocol: true, ..h2::Config::default() };
+    let link = Link::new(Connection::server(config));
     watch.attach(&link);
     let handle = Rc::new(handle);
     let control = move |cx: &mut Context<'_>, busy: bool| {
@@ -341,22 +344,27 @@ where
 }
 
 /// One request and its answer.
-async fn stream<H, F>(half: Half, head: RequestHead, end: bool, handle: Rc<H>)
+async fn stream<H, F>(half: Half, mut head: RequestHead, end: bool, handle: Rc<H>)
 where
     H: Fn(Request) -> F,
     F: Future<Output = Response>,
 {
+    let extended = head.protocol().is_some() && extended::take(&mut head);
     let method = head.method();
-    let body = if end { Incoming::Empty } else { Incoming::Http2(Rc::clone(&half)) };
+    // What follows an extended CONNECT is of the other protocol.
+    let body = if end || extended { Incoming::Empty } else { Incoming::Http2(Rc::clone(&half)) };
     let response = {
-        let mut handling = std::pin::pin!(handle(Request { head, body }));
+        let interim = Interim::Http2(Rc::clone(&half));
+        let mut handling = std::pin::pin!(handle(Request { head, body, interim }));
         poll_fn(|cx| match handling.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
             Poll::Pending => half.poll_reset(cx).map(|()| None),
         })
         .await
     };
-    let Some(Response { head, mut body, tunnel }) = response else { return };
+    let Some(response) = response else { return };
+    let response = if extended { extended::give(response) } else { response };
+    let Response { head, mut body, tunnel } = response;
     if let Some(tunnel) = tunnel {
         half.respond(&head, false);
         return tunnel(Upgraded::Stream(Tunnel::new(half))).await;

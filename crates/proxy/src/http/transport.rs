@@ -45,6 +45,16 @@ impl Transport {
         }
     }
 
+    /// Whether the peer has refused what was sent to it (a reset).
+    pub fn is_refused(&self) -> bool {
+        let stream = match self {
+            Transport::Plain(stream, _) => stream,
+            Transport::Sealed(stream, ..) => stream.get_ref().0,
+            Transport::Gone => return true,
+        };
+        stream.as_tcp().is_some_and(|socket| !matches!(socket.take_error(), Ok(None)))
+    }
+
     /// Whether what was written may still wait in a buffer of its own.
     pub fn is_buffered(&self) -> bool {
         matches!(self, Transport::Sealed(_))

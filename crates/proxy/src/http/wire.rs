@@ -1,18 +1,22 @@
 //! One HTTP/1 connection, from either side: bytes in, bytes out, and where in a message the reading is.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use veer_http::h1;
+use tokio::time::Sleep;
+use veer_http::{ResponseHead, Version, h1};
 
 use super::body::{BodyError, Frame};
 use super::buffers::{self, Amount};
+use super::half_closed::{HalfClosed, Look};
 use super::pass::WORTHWHILE;
 use super::transport::Transport;
 use crate::socket::Armed;
@@ -21,6 +25,10 @@ use crate::socket::Armed;
 const WORTH: usize = 16 * 1024;
 /// Output that is sent before more is asked for.
 const FULL: usize = 32 * 1024;
+/// A client that waits for leave to send its body gets it from the server; from us, when the server says nothing for so long.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Shared by whoever reads a body and whoever serves the connection: always the same task.
 pub type SharedWire = Rc<RefCell<Wire>>;
@@ -40,8 +48,10 @@ pub struct Wire {
     tail: Bytes,
     /// Whether a message is being sent whose end was not handed over yet.
     pub open_message: bool,
-    /// Owed to a client that waits for leave to send its body (RFC 9110 §10.1.1).
-    pub owes_continue: bool,
+    /// A client waits for leave to send its body (RFC 9110 §10.1.1), until then at most.
+    awaits_leave: Option<Pin<Box<Sleep>>>,
+    /// The client has ended its side.
+    half_closed: Option<Box<HalfClosed>>,
 }
 
 /// Where in a message the reading is.
@@ -83,7 +93,8 @@ impl Wire {
             written: 0,
             tail: Bytes::new(),
             open_message: false,
-            owes_continue: false,
+            awaits_leave: None,
+            half_closed: None,
         }
     }
 
@@ -138,9 +149,8 @@ impl Wire {
                 },
                 Reading::Length(_) | Reading::UntilClose => {}
             }
-            if self.owes_continue {
-                self.owes_continue = false;
-                self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if self.awaits_leave.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                self.give_leave();
             }
             if self.has_output() {
                 // Whoever is to send the body may be waiting for what we owe.
@@ -155,13 +165,64 @@ impl Wire {
                     self.reading = Reading::Broken;
                     return Poll::Ready(Some(Err(BodyError::Incomplete)));
                 }
-                Ok(_) => {}
+                // A client that sends needs no leave any more.
+                Ok(_) => self.awaits_leave = None,
                 Err(error) => {
                     self.reading = Reading::Broken;
                     return Poll::Ready(Some(Err(BodyError::Io(error))));
                 }
             }
         }
+    }
+
+    /// The client sends its body only when it is told to, or after a while.
+    pub fn await_leave(&mut self) {
+        self.awaits_leave = Some(Box::pin(tokio::time::sleep(LEAVE_TIME)));
+    }
+
+    /// Whether the client was still waiting for leave; it will not get it any more.
+    pub fn refuse_leave(&mut self) -> bool {
+        self.awaits_leave.take().is_some()
+    }
+
+    fn give_leave(&mut self) {
+        if self.awaits_leave.take().is_some() {
+            self.output().extend_from_slice(CONTINUE);
+        }
+    }
+
+    /// Writes an informational answer; `100` only to a client that waits for it.
+    pub fn inform(&mut self, head: &ResponseHead, cx: &mut Context<'_>) {
+        if head.status == 100 {
+            self.give_leave();
+        } else {
+            h1::write_response(head, h1::Body::None, h1::Persist::Keep, Version::Http11, self.output());
+        }
+        // What does not go out now goes out before the answer.
+        let _ = self.poll_flush(cx);
+    }
+
+    /// Ready when the client is gone. `most` bytes of later requests are read.
+    pub fn poll_gone(&mut self, version: Version, most: usize, cx: &mut Context<'_>) -> Poll<()> {
+        while self.half_closed.is_none() && self.input.len() < most {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => self.half_closed = Some(Box::new(HalfClosed::new(version != Version::Http10))),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        while let Some(client) = &mut self.half_closed {
+            match ready!(client.poll(cx)) {
+                // RFC 9110 §15.2: every client of HTTP/1.1 can read and ignore it.
+                Look::Ask => {
+                    self.output().extend_from_slice(CONTINUE);
+                    let _ = self.poll_flush(cx);
+                }
+                Look::Listen if !self.io.is_refused() => {}
+                Look::Listen | Look::Over => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
     }
 
     /// Room for what is written next.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use veer_http::RequestHead;
 
 use crate::error::RequestError;
+use crate::http::interim::Interim;
 use crate::http::replay::Replay;
 use crate::pool::{Answer, DialError, Key, Lease, Reach, Ready, SendError, Upstream};
 use crate::worker::Worker;
@@ -22,6 +23,8 @@ pub struct Asked {
     pub upgrade: Option<Vec<u8>>,
     /// The body.
     pub body: Replay,
+    /// Whom informational answers go to.
+    pub interim: Interim,
     /// Whether the application speaks HTTP/2 (h2c), else HTTP/1.1.
     pub http2: bool,
 }
@@ -65,7 +68,8 @@ pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<
             None => open(&upstream, &reach, asked.http2, fresh).await,
         };
         let mut lease = connected.map_err(|error| (RequestError::Connect(error.to_string()), false))?;
-        let failed = match lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try()).await {
+        let body = asked.body.next_try().informing(&asked.interim);
+        let failed = match lease.send(&asked.head, asked.upgrade.as_deref(), body).await {
             Ok(response) => {
                 asked.body.commit();
                 return Ok((response, lease));

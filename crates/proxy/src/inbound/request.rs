@@ -65,7 +65,7 @@ async fn forward(
     exchange: &mut Exchange,
 ) -> Result<Response, (RequestError, bool)> {
     let untouched = |error| (error, false);
-    let Request { mut head, body } = request;
+    let Request { mut head, body, interim } = request;
     let body = Replay::new(body);
     exchange.request_body(body.clone());
     exchange.traced(fields::trace(&mut head.fields, &mut worker.rng.borrow_mut()));
@@ -92,7 +92,8 @@ async fn forward(
     // What goes on: without the fields of the hop, with the caller's proven name.
     let wanted = fields::upgrade(&head);
     prepare(&mut head, caller);
-    let asked = Asked { head, upgrade: wanted, body, http2: speaks_http2(port, exchange.protocol()) };
+    let http2 = wanted.is_none() && speaks_http2(port, exchange.protocol());
+    let asked = Asked { head, upgrade: wanted, body, interim, http2 };
     let load = view.load(port.port);
     let utilisation = port.capacity.map(|capacity| f64::from(load.count()) / f64::from(capacity.max(1)));
 

@@ -19,6 +19,7 @@ use crate::error::RequestError;
 use crate::exchange::{Hold, grpc_outcome};
 use crate::http::Protocol;
 use crate::http::fields::{self, VeerError};
+use crate::http::interim::Interim;
 use crate::http::replay::Replay;
 use crate::knowledge::Backend;
 use crate::pool::{self, DialError, Lease, Ready, SendError, Upstream};
@@ -34,6 +35,8 @@ pub struct Asked {
     pub upgrade: Option<Vec<u8>>,
     /// The body.
     pub body: Replay,
+    /// Whom informational answers go to.
+    pub interim: Interim,
     /// Port of the backend's service.
     pub port: u16,
     /// What is spoken on it, for endpoints outside of the mesh.
@@ -112,9 +115,13 @@ pub async fn attempt(
     } else {
         asked.head.fields.set(Name::VeerProto, asked.protocol.as_str().as_bytes());
     }
+    if let Some(all) = tries.deadline.filter(|_| tries.tells_deadline) {
+        fields::set_grpc_timeout(&mut asked.head.fields, all.saturating_duration_since(Instant::now()));
+    }
     let sent_at = if waited { Instant::now() } else { begun };
     let sent = {
-        let sending = pin!(lease.send(&asked.head, asked.upgrade.as_deref(), asked.body.next_try()));
+        let body = asked.body.next_try().informing(&asked.interim);
+        let sending = pin!(lease.send(&asked.head, asked.upgrade.as_deref(), body));
         within(deadline, sending, &mut waited).await
     };
     match sent {

@@ -54,7 +54,7 @@ async fn forward(
     request: Request,
     exchange: &mut Exchange,
 ) -> Result<Response, RequestError> {
-    let Request { mut head, body } = request;
+    let Request { mut head, body, interim } = request;
     exchange.traced(fields::trace(&mut head.fields, &mut worker.rng.borrow_mut()));
 
     // Who is asked? The address that the connection was going to, else the authority that the request names.
@@ -97,8 +97,15 @@ async fn forward(
     let upgrade = fields::upgrade(&head);
     fields::strip_hop_by_hop(&mut head.fields);
     fields::strip_mesh(&mut head.fields);
-    let mut asked =
-        Asked { protocol: exchange.protocol(), upgrade, body: Replay::new(body), port: service_port, app, head };
+    let mut asked = Asked {
+        protocol: exchange.protocol(),
+        upgrade,
+        body: Replay::new(body),
+        port: service_port,
+        app,
+        interim,
+        head,
+    };
     exchange.request_body(asked.body.clone());
     if let (Some((rule, _)), Some(later)) = (&rule, &mut later) {
         let asking = later.original().and_then(|original| auth::ask(worker, rule, original, &mut asked, exchange));

@@ -42,6 +42,8 @@ pub struct Tries {
     pub deadline: Option<Instant>,
     /// Time of one try, to the response's head.
     pub limit: Option<Duration>,
+    /// Whether the caller told its deadline (gRPC), so that the callee is told what is left of it.
+    pub tells_deadline: bool,
     /// Endpoints that failed.
     pub exclude: Vec<EndpointKey>,
     /// The endpoint that the request's session is bound to, by its [`id`](veer_balance::Target::id).
@@ -77,6 +79,7 @@ impl Tries {
         let retry = rule.and_then(|rule| rule.retry.as_ref());
         Self {
             deadline: total.map(|total| now + total),
+            tells_deadline: grpc_timeout.is_some(),
             limit: positive(timeouts.backend_request).or(positive(try_timeout)),
             exclude: Vec::new(),
             bound: None,

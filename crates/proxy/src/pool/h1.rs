@@ -212,6 +212,9 @@ fn poll_answer(
                     if !head.is_informational() {
                         return Poll::Ready(Ok((head, parsed)));
                     }
+                    if !sending.inform(head, cx) {
+                        return Poll::Ready(Err(SendError::Protocol(super::TOO_TALKATIVE.to_owned())));
+                    }
                     continue;
                 }
                 Ok(None) => {}

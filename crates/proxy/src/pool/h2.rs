@@ -259,7 +259,15 @@ impl H2Lease {
             if let Poll::Ready(Err(SendFault::Body(error))) = sent {
                 return Poll::Ready(Err(SendError::Request(error)));
             }
-            half.poll_head(cx).map_err(SendError::Reset)
+            loop {
+                let head = std::task::ready!(half.poll_head(cx)).map_err(SendError::Reset)?;
+                if !head.is_informational() {
+                    return Poll::Ready(Ok(head));
+                }
+                if !sending.inform(head, cx) {
+                    return Poll::Ready(Err(SendError::Protocol(super::TOO_TALKATIVE.to_owned())));
+                }
+            }
         })
         .await?;
         self.0.served.set(true);

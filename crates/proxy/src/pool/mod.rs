@@ -31,6 +31,8 @@ use crate::recent::Recent;
 
 /// How long an endpoint is remembered as one over whose streams much is carried.
 const MUCH_TIME: Duration = Duration::from_secs(600);
+/// Said of an upstream that sends more informational answers than [`crate::http::interim::MOST`].
+const TOO_TALKATIVE: &str = "too many informational answers to one request";
 
 /// Which endpoint, as far as connections are concerned. The token of a gateway is not part of it: it changes while
 /// connections made with an older one stay good.

@@ -10,4 +10,5 @@ mod gateway;
 mod identity;
 mod large;
 mod policy;
+mod semantics;
 mod silence;

@@ -120,9 +120,13 @@ impl Link {
                 return Some((id, head, end));
             }
             Event::Response { id, head, end } => {
-                if let Some(slot) = connection.state(id).filter(|_| !head.is_informational()) {
-                    slot.head = Some(head);
-                    slot.ended = end;
+                if let Some(slot) = connection.state(id) {
+                    if head.is_informational() {
+                        slot.told(head);
+                    } else {
+                        slot.head = Some(head);
+                        slot.ended = end;
+                    }
                     slot.wake();
                 }
             }
@@ -168,7 +172,7 @@ impl Link {
 }
 
 impl Stream {
-    /// Waits for the response's head.
+    /// Waits for the response's head, or an informational one before it.
     ///
     /// # Errors
     /// The stream ended without one.
@@ -177,7 +181,7 @@ impl Stream {
         let Some(slot) = connection.state(self.id) else {
             return Poll::Ready(Err(Reset { code: Code::CANCEL, untouched: false, lost: true }));
         };
-        if let Some(head) = slot.head.take() {
+        if let Some(head) = slot.next_head() {
             return Poll::Ready(Ok(head));
         }
         if let Some(reset) = slot.reset {
@@ -234,6 +238,12 @@ impl Stream {
     /// Sends a response's head.
     pub fn respond(&self, head: &ResponseHead, end: bool) {
         self.link.connection.borrow_mut().respond(self.id, head, end);
+        self.link.kick();
+    }
+
+    /// Sends an informational head, which others follow.
+    pub fn inform(&self, head: &ResponseHead) {
+        self.link.connection.borrow_mut().respond(self.id, head, false);
         self.link.kick();
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use veer_http::ResponseHead;
 use veer_http::h2::Code;
 
 use super::super::body::{Frame, Outgoing};
@@ -95,5 +96,10 @@ impl StreamSending {
     /// Once, when it cannot be completed.
     pub fn poll(&mut self, cx: &mut Context<'_>, half: &Stream) -> Poll<Result<(), SendFault>> {
         self.pump.poll(cx, half, &mut self.body)
+    }
+
+    /// Passes an informational answer on to whom the request is from; false: one too many.
+    pub fn inform(&mut self, head: ResponseHead, cx: &mut Context<'_>) -> bool {
+        self.body.inform(head, cx)
     }
 }

@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use veer_http::h2::Code;
 use veer_http::{Fields, ResponseHead};
 
+use super::super::interim;
+
 /// Pieces smaller than this are joined, if more than one has come before anybody took the first: each would cost as much as a
 /// large one on the rest of its way.
 const SMALL: usize = 4 * 1024;
@@ -18,6 +20,8 @@ const JOINED: usize = 16 * 1024;
 pub struct Slot {
     waker: Option<Waker>,
     pub(super) head: Option<ResponseHead>,
+    /// Informational answers that nobody has taken yet.
+    interim: Option<Box<Told>>,
     data: VecDeque<(Bytes, u32)>,
     /// Behind `data`: small pieces, and what they count for in the windows.
     joined: (BytesMut, u32),
@@ -25,6 +29,10 @@ pub struct Slot {
     pub(super) ended: bool,
     pub(super) reset: Option<Reset>,
 }
+
+/// Informational answers that wait, at most [`interim::MOST`] and the one that is too many.
+#[derive(Default)]
+struct Told(VecDeque<ResponseHead>);
 
 /// A stream that ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +46,24 @@ pub struct Reset {
 }
 
 impl Slot {
+    pub(super) fn told(&mut self, head: ResponseHead) {
+        let Told(heads) = &mut **self.interim.get_or_insert_default();
+        if heads.len() <= interim::MOST {
+            heads.push_back(head);
+        }
+    }
+
+    /// The next head: an informational one first.
+    pub(super) fn next_head(&mut self) -> Option<ResponseHead> {
+        if let Some(Told(heads)) = self.interim.as_deref_mut() {
+            match heads.pop_front() {
+                Some(head) => return Some(head),
+                None => self.interim = None,
+            }
+        }
+        self.head.take()
+    }
+
     pub(super) fn add(&mut self, data: Bytes, flow: u32) {
         let (joined, counted) = &mut self.joined;
         let small = data.len() < SMALL && joined.len() + data.len() <= JOINED;
