@@ -187,6 +187,12 @@ impl<S> Connection<S> {
         self.leaving != Leaving::No || self.left.is_some() || self.fault.is_some()
     }
 
+    /// Whether the window over all streams is nearly used up: by bodies that nobody reads here, or that nobody reads there. Other
+    /// streams would wait for those.
+    pub fn is_starved(&self) -> bool {
+        self.receive_window < self.config.connection_window / 4 || self.send_window == 0
+    }
+
     /// Whether the connection can be closed once the output is written: it has failed, or one end is going away (ours has told its
     /// last stream), and no stream is left.
     pub fn is_shut(&self) -> bool {

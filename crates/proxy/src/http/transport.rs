@@ -49,7 +49,7 @@ impl Transport {
     pub fn is_refused(&self) -> bool {
         let stream = match self {
             Transport::Plain(stream, _) => stream,
-            Transport::Sealed(stream, ..) => stream.get_ref().0,
+            Transport::Sealed(stream) => stream.get_ref().0,
             Transport::Gone => return true,
         };
         stream.as_tcp().is_some_and(|socket| !matches!(socket.take_error(), Ok(None)))

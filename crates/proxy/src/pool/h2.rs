@@ -25,6 +25,9 @@ use crate::recent::Recent;
 const BUSY: u32 = 100;
 /// Connections of one worker to one endpoint.
 const MAX_PER_UPSTREAM: usize = 4;
+/// The same when those that are there leave no room, since streams on them are not read: nobody waits for a slow reader of another
+/// request, until so many are stuck.
+const MAX_STARVED: usize = 16;
 /// A connection without streams is closed after this.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(90);
 /// Silence while streams are open, after which the peer is asked whether it lives, and its time to answer.
@@ -93,9 +96,14 @@ pub enum Ready {
 pub(super) fn ready(upstream: &Upstream) -> Ready {
     let now = upstream.recent.now();
     let connections = upstream.h2.borrow();
-    let Some(best) = connections.iter().filter(|c| c.usable(now)).min_by_key(|c| c.streams.get()) else {
+    let Some(best) =
+        connections.iter().filter(|c| c.usable(now)).min_by_key(|c| (c.link.is_starved(), c.streams.get()))
+    else {
         return Ready::Nothing;
     };
+    if connections.len() < MAX_STARVED && best.link.is_starved() {
+        return Ready::Nothing;
+    }
     let busy =
         best.streams.get() >= BUSY && connections.len() < MAX_PER_UPSTREAM && upstream.dialing.borrow().is_none();
     let lease = H2Lease::new(Rc::clone(best));

@@ -7,6 +7,7 @@ mod failure;
 mod filters;
 mod forward;
 mod gateway;
+mod hostile;
 mod identity;
 mod large;
 mod policy;

@@ -63,6 +63,11 @@ impl Link {
         !self.ended.get() && !self.closing.get() && self.connection.borrow().can_open()
     }
 
+    /// Whether other streams leave a new one no room ([`Connection::is_starved`]).
+    pub fn is_starved(&self) -> bool {
+        self.connection.borrow().is_starved()
+    }
+
     /// Whether no stream will ever be opened again.
     pub fn is_closed(&self) -> bool {
         self.ended.get() || self.closing.get() || self.connection.borrow().going_away()

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod client;
 pub mod control;
+pub mod frames;
 pub mod raw;
 
 use std::future::Future;

@@ -166,7 +166,7 @@ impl Text {
         Some(Seen { line, fields: lines.map(field).collect(), ..Seen::default() })
     }
 
-    async fn body(&mut self, seen: &mut Seen) {
+    pub async fn body(&mut self, seen: &mut Seen) {
         if let Some(length) = seen.field("content-length").and_then(|text| text.parse().ok()) {
             seen.body = self.exactly(length).await;
         } else if seen.field("transfer-encoding").is_some() {
