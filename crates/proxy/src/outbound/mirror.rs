@@ -17,6 +17,7 @@ use super::tries::Tries;
 use crate::exchange::Hold;
 use crate::http::Protocol;
 use crate::http::body::Incoming;
+use crate::http::interim::Interim;
 use crate::http::replay::{BodyCopy, CopyEnd, Replay};
 use crate::worker::Worker;
 
@@ -81,8 +82,15 @@ impl Copy {
         let begun = Instant::now();
         let mut tries = Tries::new(None, backend.balance.policy().try_timeout, self.head.method(), None, begun);
         tries.deadline = Some(deadline);
-        let mut asked =
-            Asked { head: self.head, protocol: self.protocol, upgrade: None, body, port: self.to.port, app: self.app };
+        let mut asked = Asked {
+            head: self.head,
+            protocol: self.protocol,
+            upgrade: None,
+            body,
+            interim: Interim::Nobody,
+            port: self.to.port,
+            app: self.app,
+        };
         match attempt(worker, &backend, &mut asked, &tries, begun).await {
             Ok(answer) => {
                 drop_answer(answer, &asked.body).await;
