@@ -306,6 +306,35 @@ fn a_collection_is_seen_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_server_cannot_fill_the_memory_of_its_clients() {
+    local(async {
+        let fake = Fake::ready();
+        for number in 0..20_500 {
+            fake.put_raw::<Part>(&format!("part-{number}"), format!("{{\"size\":{number}}}"));
+        }
+        fake.put("thing", &Thing { size: 1 });
+        let line = Line::to(&fake);
+        let client = line.client(SessionOptions::default());
+        let mut parts = client.subscribe_all::<Part>();
+        // What is too much is refused, and told; the rest is known, and other types are not harmed.
+        assert_eq!(parts.answer().await.present().map(|all| all.len()), Some(20_000));
+        until("the refusal is told", || {
+            fake.rejections.borrow().iter().any(|reason| reason.contains("more than 20000 resources"))
+        })
+        .await;
+        assert!(fake.rejections.borrow().iter().all(|reason| reason.len() < 4096));
+        let mut thing = client.subscribe::<Thing>("thing");
+        assert_eq!(thing.answer().await, present(Thing { size: 1 }));
+        // Room that is given back is used.
+        for number in 0..1000 {
+            fake.remove::<Part>(&format!("part-{number}"));
+        }
+        fake.publish();
+        until("the rest", || parts.borrow().present().is_some_and(|all| all.len() < 20_000)).await;
+    });
+}
+
+#[test]
 fn an_empty_collection_is_an_answer() {
     local(async {
         let client = Line::to(&Fake::ready()).client(SessionOptions::default());

@@ -23,6 +23,8 @@ use crate::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Prot
 use crate::server::ADS;
 
 /// Acknowledgements that may wait to be sent; beyond, nothing more is read. A well-behaved server has one response per type in
+/// Refusals of one response that are told one by one; the others are refused without a word.
+const MAX_REASONS: usize = 32;
 /// flight.
 const MAX_ACKS: usize = 64;
 
@@ -149,7 +151,9 @@ impl Session {
             match put_one.and_then(|news| put_all.map(|()| news)) {
                 Ok(news) => changed |= news,
                 Err(reason) => {
-                    reasons.push(format!("{}: {reason}", resource.name));
+                    if reasons.len() < MAX_REASONS {
+                        reasons.push(format!("{}: {reason}", resource.name));
+                    }
                     refused.insert(resource.name.clone());
                 }
             }
