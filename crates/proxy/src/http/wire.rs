@@ -296,7 +296,7 @@ impl Wire {
     pub fn passes(&self) -> Option<u64> {
         match self.reading {
             Reading::Length(left) if left > WORTHWHILE => {
-                (self.input.is_empty() && !self.owes_continue && self.io.socket().is_some()).then_some(left)
+                (self.input.is_empty() && self.awaits_leave.is_none() && self.io.socket().is_some()).then_some(left)
             }
             _ => None,
         }

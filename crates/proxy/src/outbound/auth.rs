@@ -18,6 +18,7 @@ use super::tries::{Failure, Tries};
 use crate::error::RequestError;
 use crate::exchange::{Exchange, Hold};
 use crate::http::body::{Frame, Incoming, Outgoing, ResponseBody};
+use crate::http::interim::Interim;
 use crate::http::replay::{REPLAY_LIMIT, Replay};
 use crate::http::serve::Response;
 use crate::http::{Protocol, fields, reply};
@@ -127,6 +128,7 @@ async fn answer(worker: &Rc<Worker>, auth: &ExternalAuth, head: RequestHead, bod
         head,
         protocol: Protocol::Http1,
         upgrade: None,
+        interim: Interim::Nobody,
         body: Replay::full(body),
         port: auth.to.port,
         app: auth.to.protocol.unwrap_or(AppProtocol::Detect),
