@@ -13,6 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("veer-shop", &["veer-core", "veer-load"]),
     ("veer-testkit", &["veer-load", "veer-telemetry"]),
     ("veer-bench", &["veer-balance", "veer-core", "veer-load", "veer-testkit"]),
+    // Tests only.
+    ("veer-fuzz", &["veer-core", "veer-http", "veer-identity", "veer-proxy", "veer-resources", "veer-xds"]),
     ("veer-instructions", &["veer-balance", "veer-core", "veer-http", "veer-route"]),
     // Tests only: there, too, everything runs together.
     ("veer-sim", &["veer-core", "veer-net", "veer-control", "veer-proxy", "veer-identity", "veer-telemetry"]),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Documents whose code spans of the form `module::function` name tests.
-const TABLES: &[&str] = &["http.md", "attacks.md"];
+const TABLES: &[&str] = &["http.md", "attacks.md", "security.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
