@@ -6,8 +6,8 @@ use std::time::Duration;
 /// How often a process looks whether it rests. The first look comes when it has started: certificates are there, listeners are
 /// open, the first configuration has come.
 const LOOK: Duration = Duration::from_secs(5);
-/// Who used less of a processor than this since the last look rests.
-const RESTING: Duration = Duration::from_millis(25);
+/// Who used less of a processor than this since the last look rests; in ticks of a hundredth of a second.
+const RESTING: u64 = 3;
 /// Less than this is what a process that rests uses, in KiB: to let it go would only fetch it again.
 const LEAST: usize = 5 * 1024;
 
@@ -15,11 +15,13 @@ const LEAST: usize = 5 * 1024;
 /// path of requests when none come. Linux maps 64 KiB around every first use of a page, so that most of a program is resident
 /// though a tenth of it is in use; what is used again is mapped again, without reading the disk.
 pub async fn settle() {
-    let mut used = Duration::ZERO;
+    let mut used = None;
     loop {
         tokio::time::sleep(LOOK).await;
         let before = std::mem::replace(&mut used, processor_time());
-        if !before.is_zero() && used - before >= RESTING {
+        if let (Some(before), Some(now)) = (before, used)
+            && now - before >= RESTING
+        {
             continue;
         }
         match release_program(LEAST) {
@@ -32,9 +34,14 @@ pub async fn settle() {
     }
 }
 
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+/// What all threads have used, in the same ticks (`USER_HZ`, proc_pid_stat(5)).
+fn processor_time() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is a name in parentheses, which may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// Unmaps the pages of program and libraries that nobody has written to, if there are at least so many KiB. Says how many
@@ -149,6 +156,15 @@ Rss:                   4 kB
         let released: Vec<_> = all.iter().filter(|one| one.is_untouched_program()).map(|one| one.start).collect();
         assert_eq!(released, [0x55d000, 0x55e000]);
         assert_eq!(all[1].resident, 8);
+    }
+
+    #[test]
+    fn work_is_seen() {
+        let begun = std::time::Instant::now();
+        let before = processor_time().unwrap();
+        while processor_time().unwrap() < before + RESTING {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no time is used");
+        }
     }
 
     #[test]
