@@ -32,6 +32,8 @@ use crate::worker::{Command, Worker};
 const PERSIST_LOOK: Duration = Duration::from_millis(100);
 /// While news keeps coming it is persisted this often.
 const PERSIST: Duration = Duration::from_secs(2);
+/// While there is none it is persisted so often all the same: a process that is killed should know until when it was confirmed.
+const CONFIRM: Duration = Duration::from_secs(15);
 /// How often it reports to its control plane.
 const REPORT: Duration = Duration::from_secs(5);
 /// A control session may be gone for so long before the leases that it stated count as silent: half of the default lease,
@@ -268,7 +270,8 @@ async fn persist(home: Home, client: veer_xds::Client) {
         let now = (status.generation, status.subscriptions);
         let settled = now == seen;
         seen = now;
-        if kept != now && (settled || saved.elapsed() >= PERSIST) {
+        let news = kept != now && (settled || saved.elapsed() >= PERSIST);
+        if news || (status.connected && saved.elapsed() >= CONFIRM) {
             (kept, saved) = (now, Instant::now());
             home.save_config(&client);
         }

@@ -160,7 +160,7 @@ Rss:                   4 kB
 
     #[test]
     fn work_is_seen() {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         let before = processor_time().unwrap();
         while processor_time().unwrap() < before + RESTING {
             assert!(begun.elapsed() < Duration::from_secs(60), "no time is used");

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 pub struct Cache {
     /// Version of the program that wrote it. Another version may read more fields than this one kept, so it asks for everything again.
     pub writer: String,
+    /// When the control plane had last confirmed all of it, in seconds since 1970; 0 when nobody knows.
+    pub confirmed: u64,
     /// Single resources.
     pub resources: Vec<CachedResource>,
     /// Collections.
@@ -60,8 +62,8 @@ pub(super) const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// When something was received, on the clock of this process, which may have begun later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received {
-    at: Instant,
-    before: Duration,
+    pub(super) at: Instant,
+    pub(super) before: Duration,
 }
 
 impl Received {

@@ -22,6 +22,7 @@ use veer_core::{Known, Resource};
 
 use crate::grpc::{Channel, KeepAlive};
 use crate::node::NodeInfo;
+use cache::Received;
 pub use cache::{Cache, CachedCollection, CachedResource};
 pub use session::Session;
 use store::Store;
@@ -218,24 +219,29 @@ impl Client {
 
     /// What to keep for a restart without a control plane: all subscriptions and what they were told. `now` is the wall time.
     pub fn export_cache(&self, now: SystemTime) -> Cache {
-        self.shared.store().export(now)
+        let confirmed = Received { at: Instant::now(), before: self.unconfirmed_for().unwrap_or_default() };
+        Cache { confirmed: confirmed.to_wall(now), ..self.shared.store().export(now) }
     }
 
     /// Takes back what an earlier process kept. A resource from a cache counts as present until the control plane says otherwise;
     /// what nobody asks for within a while after the control plane is back is forgotten.
     pub fn import_cache(&self, cache: Cache, now: SystemTime) {
+        if cache.confirmed > 0 {
+            self.shared.progress().confirmed = Some(Received::from_wall(cache.confirmed, now));
+        }
         self.shared.store().import(cache, now);
     }
 
     /// How old what is known is: since when nobody has confirmed it; `None` while the control plane does. In a process that has
-    /// not heard of the control plane yet, what came from the cache is as old as its oldest resource.
+    /// not heard of the control plane yet, what came from the cache is as old as the cache says it is.
     pub fn unconfirmed_for(&self) -> Option<Duration> {
-        let (stale_since, responses) = {
+        let (stale_since, responses, confirmed) = {
             let progress = self.shared.progress();
-            (progress.stale_since?, progress.responses)
+            (progress.stale_since?, progress.responses, progress.confirmed)
         };
         let silent = stale_since.elapsed();
-        let cached = if responses == 0 { self.shared.store().oldest() } else { None };
+        let kept = || confirmed.map(Received::age).or_else(|| self.shared.store().oldest());
+        let cached = if responses == 0 { kept() } else { None };
         Some(cached.map_or(silent, |cached| cached.max(silent)))
     }
 }
@@ -374,6 +380,8 @@ struct Progress {
     since: Instant,
     last_message: Option<Instant>,
     stale_since: Option<Instant>,
+    /// When what a former process kept was last confirmed.
+    confirmed: Option<Received>,
     connections: u64,
     responses: u64,
     nacks: u64,
@@ -391,6 +399,7 @@ impl Progress {
             since: Instant::now(),
             last_message: None,
             stale_since: Some(Instant::now()),
+            confirmed: None,
             connections: 0,
             responses: 0,
             nacks: 0,
