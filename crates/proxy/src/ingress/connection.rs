@@ -16,9 +16,7 @@ use super::door::{Door, Serving};
 use super::table::ListenerView;
 use crate::client_hello::{Alert, ClientHello, MAX_BYTES, Progress, parse};
 use crate::detect::{self, Protocol};
-use crate::http::serve;
-use crate::http::transport::Transport;
-use crate::outbound::{Destination, Downstream, request, tunnel};
+use crate::outbound::{Destination, Downstream, http1, http2, tunnel};
 use crate::tcp::{Copied, Relayed};
 use crate::worker::{Place, Worker};
 
@@ -48,7 +46,7 @@ pub async fn serve(worker: Rc<Worker>, serving: Serving, stream: Stream, place: 
 async fn plain(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Option<IpAddr>, place: Place) {
     let mut stream = Prefixed::new(stream);
     let spoken = detect::detect(&mut stream, FIRST_BYTES).await;
-    let door = Door::plain(serving, client);
+    let from = Downstream { destination: None, door: Some(Door::plain(serving, client)) };
     let (stream, read) = match spoken {
         Ok(_) if stream.seen().is_empty() => return,
         Ok(_) => stream.into_parts(),
@@ -56,9 +54,9 @@ async fn plain(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Opt
     };
     let read = BytesMut::from(&read[..]);
     match spoken {
-        Ok(Protocol::Http2) => place.go_on(http2(worker, stream.into(), read, door)),
+        Ok(Protocol::Http2) => place.go_on(http2(worker, stream.into(), read, from, "ingress")),
         // What is no HTTP is answered as HTTP/1.1 says: 400.
-        _ => place.go_on(http1(worker, stream.into(), read, door)),
+        _ => place.go_on(http1(worker, stream.into(), read, from, "ingress")),
     }
 }
 
@@ -95,10 +93,10 @@ async fn sealed(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Op
         return bytes(worker, &listener, name, Copied(stream), place);
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2_STANDARD);
-    let door = Door::sealed(serving, hello.server_name, client);
+    let from = Downstream { destination: None, door: Some(Door::sealed(serving, hello.server_name, client)) };
     match is_http2 {
-        true => place.go_on(http2(worker, stream.into(), BytesMut::new(), door)),
-        false => place.go_on(http1(worker, stream.into(), BytesMut::new(), door)),
+        true => place.go_on(http2(worker, stream.into(), BytesMut::new(), from, "ingress")),
+        false => place.go_on(http1(worker, stream.into(), BytesMut::new(), from, "ingress")),
     }
 }
 
@@ -138,21 +136,4 @@ async fn refuse(worker: &Worker, mut stream: Prefixed<Stream>, reason: &'static 
         };
         let _ = timeout(Duration::from_secs(1), said).await;
     }
-}
-
-async fn http1(worker: Rc<Worker>, io: Transport, read: BytesMut, door: Door) {
-    let from = Rc::new(Downstream { destination: None, door: Some(door) });
-    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let handle = |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http1(io, read, handle, connections, watch).await;
-    worker.ended("ingress", end);
-}
-
-async fn http2(worker: Rc<Worker>, io: Transport, read: BytesMut, door: Door) {
-    let from = Rc::new(Downstream { destination: None, door: Some(door) });
-    let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let counting = Rc::clone(&worker);
-    let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let end = serve::http2(io, read, handle, connections, watch).await;
-    counting.ended("ingress", end);
 }

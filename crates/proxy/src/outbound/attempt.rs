@@ -22,7 +22,7 @@ use crate::http::fields::{self, VeerError};
 use crate::http::interim::Interim;
 use crate::http::replay::Replay;
 use crate::knowledge::Backend;
-use crate::pool::{self, DialError, Lease, Ready, SendError, Upstream};
+use crate::pool::{self, DialError, Lease, SendError, Upstream};
 use crate::worker::Worker;
 
 /// What stays the same over all tries of a request.
@@ -167,16 +167,7 @@ fn ready(worker: &Rc<Worker>, upstream: &Rc<Upstream>, dial: &Dial<'_>, asked: &
     if speaks_http1(dial, asked) {
         return upstream.h1_idle();
     }
-    match upstream.h2_ready() {
-        Ready::Place(lease) => Some(Lease::H2(lease)),
-        Ready::Busy(lease) => {
-            if let Some(reach) = reach::now(worker, dial) {
-                upstream.open_another(&reach);
-            }
-            Some(Lease::H2(lease))
-        }
-        Ready::Nothing => None,
-    }
+    reach::at_hand(worker, upstream, dial)
 }
 
 type Opening<'a> = Pin<Box<dyn Future<Output = Result<Lease, DialError>> + 'a>>;

@@ -25,6 +25,7 @@ use veer_net::{Listener, Prefixed, Stream};
 pub use self::destination::Destination;
 use crate::detect::{self, DEFAULT_WAIT, Protocol};
 use crate::http::serve;
+use crate::http::transport::Transport;
 use crate::ingress::Door;
 use crate::knowledge::Backend;
 use crate::pool::{DialError, Key};
@@ -66,11 +67,17 @@ pub fn original_destination(stream: &Stream, listener: Option<SocketAddr>) -> Op
 
 async fn explicit(worker: Rc<Worker>, stream: Stream, place: Place) {
     let mut stream = Prefixed::new(stream);
-    let from = Rc::new(Downstream { destination: None, door: None });
+    let from = Downstream { destination: None, door: None };
     match detect::detect(&mut stream, FIRST_BYTES).await {
-        Ok(Protocol::Http2) => place.go_on(http2(worker, stream, from)),
+        Ok(Protocol::Http2) => {
+            let (io, read) = parts(stream);
+            place.go_on(http2(worker, io, read, from, "outbound"));
+        }
         // What is no HTTP is answered as HTTP/1.1 says: 400.
-        Ok(_) if !stream.seen().is_empty() => place.go_on(http1(worker, stream, from)),
+        Ok(_) if !stream.seen().is_empty() => {
+            let (io, read) = parts(stream);
+            place.go_on(http1(worker, io, read, from, "outbound"));
+        }
         Ok(_) | Err(_) => {}
     }
 }
@@ -105,32 +112,56 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
             }
         }
     };
-    let from = |destination| Rc::new(Downstream { destination: Some(destination), door: None });
+    let from = |destination| Downstream { destination: Some(destination), door: None };
     match spoken {
-        Protocol::Http1 => place.go_on(http1(worker, stream, from(destination))),
-        Protocol::Http2 => place.go_on(http2(worker, stream, from(destination))),
+        Protocol::Http1 => {
+            let (io, read) = parts(stream);
+            place.go_on(http1(worker, io, read, from(destination), "outbound"));
+        }
+        Protocol::Http2 => {
+            let (io, read) = parts(stream);
+            place.go_on(http2(worker, io, read, from(destination), "outbound"));
+        }
         Protocol::Tls | Protocol::Opaque => place.go_on(tunnel::serve(worker, stream, destination)),
     }
 }
 
 // Not `async fn`s: those would hold their arguments, and what was read to detect the protocol, for the connection's life.
 
-fn http1(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) -> impl Future<Output = ()> {
-    let (stream, read) = stream.into_parts();
+/// Serves HTTP/1 to who asks for services; `read` was read of the connection already, `direction` says where it is counted.
+pub fn http1(
+    worker: Rc<Worker>,
+    io: Transport,
+    read: BytesMut,
+    from: Downstream,
+    direction: &'static str,
+) -> impl Future<Output = ()> {
     let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let counting = Rc::clone(&worker);
+    let (counting, from) = (Rc::clone(&worker), Rc::new(from));
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let serving = serve::http1(stream.into(), BytesMut::from(&read[..]), handle, connections, watch);
-    async move { counting.ended("outbound", serving.await) }
+    let serving = serve::http1(io, read, handle, connections, watch);
+    async move { counting.ended(direction, serving.await) }
 }
 
-fn http2(worker: Rc<Worker>, stream: Prefixed<Stream>, from: Rc<Downstream>) -> impl Future<Output = ()> {
-    let (stream, read) = stream.into_parts();
+/// The same for HTTP/2.
+pub fn http2(
+    worker: Rc<Worker>,
+    io: Transport,
+    read: BytesMut,
+    from: Downstream,
+    direction: &'static str,
+) -> impl Future<Output = ()> {
     let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let counting = Rc::clone(&worker);
+    let (counting, from) = (Rc::clone(&worker), Rc::new(from));
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
-    let serving = serve::http2(stream.into(), BytesMut::from(&read[..]), handle, connections, watch);
-    async move { counting.ended("outbound", serving.await) }
+    let serving = serve::http2(io, read, handle, connections, watch);
+    async move { counting.ended(direction, serving.await) }
+}
+
+/// The connection, and what detection read of it.
+fn parts(stream: Prefixed<Stream>) -> (Transport, BytesMut) {
+    let (stream, read) = stream.into_parts();
+    (stream.into(), BytesMut::from(&read[..]))
 }
 
 /// Dials a target outside of any request, to learn whether it can be reached, and tells the balance.

@@ -1,6 +1,7 @@
 //! From the balance's word for a target to a connection.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -9,7 +10,7 @@ use veer_balance::Dial;
 use veer_core::TrustDomain;
 use veer_core::sni::Sni;
 
-use crate::pool::{DialError, Reach, Recipe, Via};
+use crate::pool::{DialError, Lease, Reach, Ready, Recipe, Upstream, Via};
 use crate::worker::Worker;
 
 /// How a new connection to the target is made now. Chooses the gateway replica where there is one in between.
@@ -49,11 +50,25 @@ pub async fn of(worker: &Worker, dial: &Dial<'_>) -> Result<Reach, DialError> {
 }
 
 /// The same when nothing needs to be waited for.
-pub fn now(worker: &Worker, dial: &Dial<'_>) -> Option<Reach> {
+fn now(worker: &Worker, dial: &Dial<'_>) -> Option<Reach> {
     let mut cx = Context::from_waker(Waker::noop());
     match pin!(of(worker, dial)).poll(&mut cx) {
         Poll::Ready(reach) => reach.ok(),
         Poll::Pending => None,
+    }
+}
+
+/// A place on an HTTP/2 connection that is there; when those are busy, another is begun beside them.
+pub fn at_hand(worker: &Worker, upstream: &Rc<Upstream>, dial: &Dial<'_>) -> Option<Lease> {
+    match upstream.h2_ready() {
+        Ready::Place(lease) => Some(Lease::H2(lease)),
+        Ready::Busy(lease) => {
+            if let Some(reach) = now(worker, dial) {
+                upstream.open_another(&reach);
+            }
+            Some(Lease::H2(lease))
+        }
+        Ready::Nothing => None,
     }
 }
 

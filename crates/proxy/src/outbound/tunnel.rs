@@ -25,7 +25,7 @@ use crate::http::h2::Tunnel;
 use crate::http::serve::Response;
 use crate::http::{BYTES, reply};
 use crate::knowledge::{Missing, PortView, ServiceView};
-use crate::pool::{DialError, Hop, Lease, Reach, Ready, Upstream};
+use crate::pool::{DialError, Hop, Lease, Reach, Upstream};
 use crate::tcp::{Copied, End, RelayOptions, Relayed, Side, relay};
 use crate::worker::Worker;
 
@@ -213,15 +213,9 @@ async fn share(
     host: &ServiceHost,
     port: u16,
 ) -> Result<Option<Io>, NotOpened> {
-    let mut lease = match upstream.h2_ready() {
-        Ready::Place(lease) => Lease::H2(lease),
-        Ready::Busy(lease) => {
-            if let Some(reach) = reach::now(worker, dial) {
-                upstream.open_another(&reach);
-            }
-            Lease::H2(lease)
-        }
-        Ready::Nothing => upstream.h2(&reach::of(worker, dial).await?).await?,
+    let mut lease = match reach::at_hand(worker, upstream, dial) {
+        Some(lease) => lease,
+        None => upstream.h2(&reach::of(worker, dial).await?).await?,
     };
     let mut head = RequestHead::roomy();
     head.set_method(b"CONNECT");
