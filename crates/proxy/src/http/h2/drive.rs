@@ -52,7 +52,9 @@ pub fn drive(
             if link.cut.get() {
                 return Poll::Ready(LinkEnd::InOrder);
             }
-            match control(cx, link.connection.borrow().open_streams() > 0) {
+            // By itself: within the match it would be borrowed to the match's end.
+            let busy = link.connection.borrow().open_streams() > 0;
+            match control(cx, busy) {
                 Some(Close::Now) => return Poll::Ready(LinkEnd::InOrder),
                 Some(Close::Gracefully) => link.connection.borrow_mut().shut_down(),
                 None => {}
