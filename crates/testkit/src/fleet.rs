@@ -230,7 +230,8 @@ spec:
     )
 }
 
-/// A fleet that runs. Ends, with everything in it, when dropped; its folder stays when the test fails.
+/// A fleet that runs. Ends, with everything in it, when dropped; its folder stays when the test fails. The test fails, too, when
+/// a process of the fleet panicked.
 pub struct Fleet {
     binary: PathBuf,
     folder: Option<TempDir>,
@@ -469,12 +470,38 @@ impl Drop for Fleet {
         // The kernel kills every process of the fleet with its supervisor.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if std::thread::panicking()
+        let panics = panics(self.folder());
+        if (std::thread::panicking() || !panics.is_empty())
             && let Some(folder) = self.folder.take()
         {
             eprintln!("the fleet's folder is kept: {}", folder.keep().display());
         }
+        // A process outlives the panic of a task, and what the task carried is tried again elsewhere: nobody else would tell.
+        assert!(
+            std::thread::panicking() || panics.is_empty(),
+            "processes of the fleet panicked:\n{}",
+            panics.join("\n")
+        );
     }
+}
+
+/// Panics that the logs of a fleet's processes hold, each with its log.
+fn panics(folder: &Path) -> Vec<String> {
+    let mut logs = vec![folder.join("run.log")];
+    let clusters = std::fs::read_dir(folder.join(".veer/clusters")).into_iter().flatten().flatten();
+    for cluster in clusters {
+        let entries = std::fs::read_dir(cluster.path().join("logs")).into_iter().flatten().flatten();
+        logs.extend(entries.map(|entry| entry.path()));
+    }
+    let mut panics = Vec::new();
+    for log in logs {
+        let text = std::fs::read(&log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        panics.extend(
+            text.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{}: {line}", log.display())),
+        );
+    }
+    panics
 }
 
 /// A load that runs.

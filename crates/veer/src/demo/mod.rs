@@ -21,7 +21,7 @@ use self::show::Show;
 use self::stage::Stage;
 use self::story::{Promise, STEPS};
 use crate::supervise::fleet::RunningFleet;
-use crate::supervise::plan::{ADMIN_PORT, FleetPlan, OUTBOUND_PORT};
+use crate::supervise::plan::{ADMIN_PORT, ClusterPlan, FleetPlan, OUTBOUND_PORT};
 use crate::{api, table};
 
 /// Where visitors come in, and the address of the proxy that takes their requests.
@@ -119,8 +119,15 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
         keep(&stage).await;
     }
     let folder = stage.folder.clone();
+    let logs: Vec<PathBuf> = stage.fleet.plan.clusters.iter().map(ClusterPlan::logs).collect();
     stage.fleet.stop().await;
-    let outcome = outcome?;
+    let mut outcome = outcome?;
+    // A process outlives the panic of a task, and what the task carried is tried again: no other promise would break.
+    let panics = panics(&logs);
+    outcome.held &= panics.is_empty();
+    for panic in panics {
+        anstream::eprintln!("a process panicked: {panic}");
+    }
     if options.json {
         anstream::println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
@@ -135,6 +142,19 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
         anstream::eprintln!("manifests, state and logs are in {}", folder.display());
     }
     Ok(outcome.held)
+}
+
+/// Panics that logs hold, each with its log.
+fn panics(folders: &[PathBuf]) -> Vec<String> {
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let mut panics = Vec::new();
+    for log in entries.map(|entry| entry.path()) {
+        let text = std::fs::read(&log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.lines().filter(|line| line.contains("panicked at"));
+        panics.extend(lines.map(|line| format!("{}: {line}", log.display())));
+    }
+    panics
 }
 
 async fn play(options: &Options, stage: &mut Stage) -> anyhow::Result<Outcome> {

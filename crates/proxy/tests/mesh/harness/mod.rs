@@ -8,7 +8,9 @@ pub mod raw;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic;
 use std::rc::Rc;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -30,12 +32,25 @@ pub use control::Control;
 /// How long a test waits for something that must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a test on a runtime of its own, within a limit.
+/// Runs a test on a runtime of its own, within a limit. A panic of the program itself, in whichever task, ends all tests.
 pub fn run(test: impl Future<Output = ()>) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(die_of_panics);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test takes too long");
     });
+}
+
+/// A runtime keeps the panic of a task to itself, and what the task carried is tried again elsewhere: a test would pass.
+fn die_of_panics() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        tell(info);
+        if info.location().is_some_and(|at| at.file().contains("/src/") && at.file().starts_with("crates/")) {
+            std::process::abort();
+        }
+    }));
 }
 
 /// An address of its own for everything that stands on a machine of its own.
