@@ -3,6 +3,7 @@
 mod harness;
 
 mod balance;
+mod differential;
 mod failure;
 mod filters;
 mod forward;

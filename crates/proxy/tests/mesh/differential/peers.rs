@@ -1,0 +1,102 @@
+//! Veer and the other proxies, each with a backend of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tokio::net::TcpStream;
+use veer_core::AppProtocol;
+
+use super::origin::Origin;
+use crate::harness::raw::{Ends, Log};
+use crate::harness::{APP_PORT, address, until};
+
+/// One proxy that serves.
+pub struct Proxy {
+    pub name: &'static str,
+    pub listen: SocketAddr,
+    pub origin: Origin,
+    /// Ends with it.
+    _running: Box<dyn std::any::Any>,
+}
+
+/// A process, ended with its value; and its folder.
+struct Foreign(Child, #[expect(dead_code, reason = "removed when dropped")] tempfile::TempDir);
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// No log, time-outs beyond the test, nothing else said: what the programs do by themselves is what is compared.
+const HAPROXY: &str = "global
+  nbthread 1
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+listen test
+  bind @LISTEN@
+  server origin @ORIGIN@
+";
+
+/// HTTP/1.1 to the backend, and the host as its documentation advises; requests are passed on as they come.
+const NGINX: &str = "daemon off; master_process off;
+pid @FOLDER@/nginx.pid;
+error_log stderr crit;
+events { worker_connections 256; }
+http {
+  access_log off;
+  client_body_temp_path @FOLDER@/body; proxy_temp_path @FOLDER@/proxy; fastcgi_temp_path @FOLDER@/fastcgi;
+  uwsgi_temp_path @FOLDER@/uwsgi; scgi_temp_path @FOLDER@/scgi;
+  proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_request_buffering off;
+  server { listen @LISTEN@; location / { proxy_pass http://@ORIGIN@; } }
+}
+";
+
+/// All of them, ready; Veer is the first.
+pub async fn all() -> Vec<Proxy> {
+    let origin = Origin::default();
+    let serving = origin.clone();
+    let ends = Ends::with(AppProtocol::Http1, Log::default(), move |stream| serving.clone().serve(stream)).await;
+    let veer = Proxy { name: "Veer", listen: ends.client.outbound(), origin, _running: Box::new(ends) };
+    let haproxy = foreign("HAProxy", "haproxy", HAPROXY, &["-db", "-f"]).await;
+    let nginx = foreign("nginx", "nginx", NGINX, &["-e", "stderr", "-c"]).await;
+    vec![veer, haproxy, nginx]
+}
+
+async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&str]) -> Proxy {
+    let (front, back) = (SocketAddr::new(address(), 8081), SocketAddr::new(address(), APP_PORT));
+    let origin = Origin::default();
+    origin.listen(back).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("conf");
+    let values = [
+        ("@LISTEN@", front.to_string()),
+        ("@ORIGIN@", back.to_string()),
+        ("@FOLDER@", folder.path().display().to_string()),
+    ];
+    let text = values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(find(program));
+    let command = command.args(arguments).arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{program} does not start: {error}"));
+    let running = Box::new(Foreign(child, folder));
+    until(&format!("{program} listens"), async || TcpStream::connect(front).await.is_ok()).await;
+    Proxy { name, listen: front, origin, _running: running }
+}
+
+/// On the search path, or where Debian puts it, which is not on everybody's.
+fn find(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
+    let mut found = folders.map(|folder| folder.join(program)).filter(|file| file.is_file());
+    found.next().unwrap_or_else(|| {
+        panic!(
+            "{program} is neither on PATH nor in /usr/sbin: `scripts/test tools` installs the Debian package {program}"
+        )
+    })
+}
