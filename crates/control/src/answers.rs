@@ -5,7 +5,6 @@ use serde_json::json;
 use tokio::time::Instant;
 use veer_core::{Endpoints, Service, ServiceHost};
 use veer_identity::{JoinToken, clock};
-use veer_resources::Diagnostic;
 
 use crate::api::{
     ConfirmAnswer, Copies, Fault, GatewayStatus, PeerStatus, RotateAnswer, ServicePortSummary, ServiceSummary,
@@ -71,7 +70,7 @@ pub(crate) fn status(plane: &Plane) -> Status {
     let source = plane.source.borrow().clone();
     let generation = published.as_ref().map_or(0, |p| p.generation);
     let now = Instant::now();
-    let faults = published.as_ref().map(|p| p.faults.iter().map(fault).collect()).unwrap_or_default();
+    let faults = published.as_ref().map(|p| p.faults.iter().map(Fault::from).collect()).unwrap_or_default();
     let certificate = plane.identity.svid().not_after.duration_since(clock::now()).unwrap_or_default();
     Status {
         cluster: plane.config.cluster.clone(),
@@ -229,18 +228,6 @@ fn dump(plane: &Plane) -> serde_json::Value {
 
 fn offered(offers: &crate::encoded::Table<veer_core::Offer>) -> serde_json::Value {
     offers.iter().map(|(name, entry)| (name.clone(), json!({ "endpoints": entry.value().endpoints.len() }))).collect()
-}
-
-fn fault(diagnostic: &Diagnostic) -> Fault {
-    Fault {
-        severity: diagnostic.severity.to_string(),
-        code: diagnostic.code.to_owned(),
-        file: diagnostic.file.to_string(),
-        line: diagnostic.line as usize,
-        column: diagnostic.column as usize,
-        reason: diagnostic.reason.clone(),
-        mend: diagnostic.mend.clone(),
-    }
 }
 
 fn gateway_status(gateway: &veer_core::PathGateway) -> GatewayStatus {

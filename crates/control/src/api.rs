@@ -27,6 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use veer_core::service::{AppProtocol, ServiceScope};
 use veer_core::{ClusterName, ObjectName, ServiceHost, TrustDomain};
+use veer_resources::Diagnostic;
 
 use crate::lease::PeerState;
 use crate::state::Incarnation;
@@ -155,6 +156,20 @@ pub struct Fault {
     pub reason: String,
     /// What to write instead.
     pub mend: String,
+}
+
+impl From<&Diagnostic> for Fault {
+    fn from(diagnostic: &Diagnostic) -> Self {
+        Self {
+            severity: diagnostic.severity.to_string(),
+            code: diagnostic.code.to_owned(),
+            file: diagnostic.file.to_string(),
+            line: diagnostic.line as usize,
+            column: diagnostic.column as usize,
+            reason: diagnostic.reason.clone(),
+            mend: diagnostic.mend.clone(),
+        }
+    }
 }
 
 /// How many proxies there are.

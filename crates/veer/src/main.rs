@@ -52,6 +52,8 @@ enum Verb {
     Stat(tools::stat::Stat),
     /// Gateways and routes as they are written, with their status
     Get(tools::get::Get),
+    /// Find faults in manifests before they are applied; exit code 1 if there are any
+    Lint(tools::lint::Lint),
     /// The rules that act on a service, and who wrote them
     Routes(OfHost),
     /// The copies that can serve, cluster by cluster
@@ -211,6 +213,7 @@ async fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Status { target, format } => return tools::look::status(&target, &format).await,
         Verb::Stat(stat) => return stat.run().await,
         Verb::Get(get) => return get.run().await,
+        Verb::Lint(lint) => return lint.run(),
         Verb::Routes(OfHost { target, format, host }) => {
             return tools::look::routes(&target, whole_host(host)?.as_deref(), &format).await;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
+use veer_core::ClusterName;
 use veer_core::policy::DEFAULT_LEASE;
 use veer_identity::Ca;
 use veer_resources::types::{Fleet, FleetCluster, FleetPeering};
@@ -37,8 +38,7 @@ impl RunningFleet {
         std::fs::create_dir_all(state.join("held")).with_context(|| format!("making {}", state.display()))?;
         let state = std::fs::canonicalize(state)?;
         let folder = std::fs::canonicalize(folder)?;
-        let plan =
-            FleetPlan { clusters: fleet.clusters.iter().map(|c| plan_cluster(&folder, &state, &fleet, c)).collect() };
+        let plan = plan_fleet(&folder, &state, &fleet);
         prepare(&fleet, &plan)?;
         write_atomically(&state.join("fleet.json"), &serde_json::to_vec_pretty(&plan)?)?;
         let places = Places { logs: state.clone(), held: state.join("held") };
@@ -98,6 +98,11 @@ pub fn read_fleet(folder: &Path) -> anyhow::Result<Fleet> {
     }
 }
 
+/// Where everything of a fleet is, or would be: makes nothing.
+pub fn plan_fleet(folder: &Path, state: &Path, fleet: &Fleet) -> FleetPlan {
+    FleetPlan { clusters: fleet.clusters.iter().map(|c| plan_cluster(folder, state, fleet, c)).collect() }
+}
+
 fn plan_cluster(folder: &Path, state: &Path, fleet: &Fleet, cluster: &FleetCluster) -> ClusterPlan {
     let state = state.join("clusters").join(cluster.name.as_str());
     let mut manifests = vec![folder.join(&*cluster.manifests)];
@@ -140,15 +145,7 @@ fn prepare(fleet: &Fleet, plan: &FleetPlan) -> anyhow::Result<()> {
         write_atomically(&cluster.file(), &serde_json::to_vec_pretty(cluster)?)?;
     }
     for cluster in &plan.clusters {
-        let mut wanted = BTreeMap::new();
-        for peering in fleet.peering.iter().filter(|peering| peering.between.contains(&cluster.name)) {
-            for peer in peering.between.iter().filter(|peer| **peer != cluster.name) {
-                let peer =
-                    plan.cluster(peer.as_str()).with_context(|| format!("peering names unknown cluster {peer}"))?;
-                let flat = shares_network(fleet, cluster, peer);
-                wanted.insert(format!("{}.yaml", peer.name), link(peer, &bundles[&peer.name], peering, flat));
-            }
-        }
+        let wanted = links_of(fleet, plan, cluster, &bundles)?;
         for (file, text) in &wanted {
             write_atomically(&cluster.links().join(file), text.as_bytes())?;
         }
@@ -160,6 +157,27 @@ fn prepare(fleet: &Fleet, plan: &FleetPlan) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The Links of a cluster that the fleet file asks for, by file name; `bundles` holds every cluster's roots as PEM.
+///
+/// # Errors
+/// When a peering names a cluster that is not there.
+pub fn links_of(
+    fleet: &Fleet,
+    plan: &FleetPlan,
+    cluster: &ClusterPlan,
+    bundles: &BTreeMap<ClusterName, String>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut links = BTreeMap::new();
+    for peering in fleet.peering.iter().filter(|peering| peering.between.contains(&cluster.name)) {
+        for peer in peering.between.iter().filter(|peer| **peer != cluster.name) {
+            let peer = plan.cluster(peer.as_str()).with_context(|| format!("peering names unknown cluster {peer}"))?;
+            let flat = shares_network(fleet, cluster, peer);
+            links.insert(format!("{}.yaml", peer.name), link(peer, &bundles[&peer.name], peering, flat));
+        }
+    }
+    Ok(links)
 }
 
 /// Clusters that name the same network reach each other's workloads directly.

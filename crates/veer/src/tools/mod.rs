@@ -3,6 +3,7 @@
 pub mod check;
 pub mod get;
 pub mod identity;
+pub mod lint;
 pub mod load;
 pub mod look;
 pub mod stat;
@@ -14,6 +15,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use veer_resources::{Diagnostic, Object};
+use veer_source::FolderSource;
 
 use crate::supervise::plan::{ClusterPlan, FleetPlan};
 
@@ -138,21 +140,10 @@ impl Format {
     }
 }
 
-/// Every object of some folders of manifests, and every fault in them.
+/// Every object of some folders of manifests, and every fault in them, as a control plane that starts now would read them.
 pub fn read_manifests(folders: &[PathBuf]) -> (Vec<Object>, Vec<Diagnostic>) {
-    let (mut objects, mut faults) = (Vec::new(), Vec::new());
-    for folder in folders {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-            .unwrap_or_default();
-        files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml")) {
-            if let Ok(bytes) = std::fs::read(file) {
-                let (more, wrong) = veer_resources::parse_bytes(&file.display().to_string(), &bytes);
-                objects.extend(more);
-                faults.extend(wrong);
-            }
-        }
-    }
-    (objects, faults)
+    let mut source = FolderSource::new(folders.to_vec());
+    source.poll();
+    let snapshot = source.snapshot();
+    (snapshot.objects.to_vec(), snapshot.diagnostics.to_vec())
 }
