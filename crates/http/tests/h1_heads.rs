@@ -164,7 +164,7 @@ fn nasty_requests_are_refused() {
         ("GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
         ("GET /\r\nHost: a\r\n\r\n", Fault::StartLine),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Fault::Version),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Fault::Version),
+        ("GET / HTTP/2.1\r\nHost: a\r\n\r\n", Fault::Version),
         ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Fault::Version),
         ("GET / http/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
         ("GET / HTTPS/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
@@ -206,6 +206,12 @@ fn nasty_requests_are_refused() {
     for (text, fault) in cases {
         assert_eq!(request(text).map(|_| ()), Err(fault), "{}", text.escape_debug());
     }
+}
+
+#[test]
+fn a_later_minor_version_is_taken_for_the_highest_known() {
+    let (head, _) = request("GET / HTTP/1.9\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(head.version, Version::Http11);
 }
 
 #[test]

@@ -145,12 +145,14 @@ fn line_end(bytes: &[u8], start: usize) -> Result<Option<usize>, Fault> {
     }
 }
 
-/// `HTTP/1.0` or `HTTP/1.1` and what must follow it, and the length of both.
+/// `HTTP/1.0` or `HTTP/1.1`, or a later minor version, and what must follow it, and the length of both.
 #[inline(always)]
 fn version(bytes: &[u8], then: &[u8]) -> Result<Option<(Version, usize)>, Fault> {
     let known = match bytes.first_chunk() {
         Some(b"HTTP/1.1") => Version::Http11,
         Some(b"HTTP/1.0") => Version::Http10,
+        // RFC 9110 §2.5: what a later minor version says is understood as the highest that is known.
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => Version::Http11,
         Some(_) => return Err(no_version(bytes)),
         None if b"HTTP/1.".starts_with(&bytes[..bytes.len().min(7)]) => return Ok(None),
         None => return Err(no_version(bytes)),

@@ -95,7 +95,7 @@ const SMUGGLED: &[(&str, &str, &str)] = &[
     ("two hosts", "GET / HTTP/1.1\r\nhost: cart\r\nhost: other\r\n\r\n", "400"),
     ("a tab in the request line", "GET\t/ HTTP/1.1\r\nhost: cart\r\n\r\n", "400"),
     ("two versions", "GET / HTTP/1.1 HTTP/1.1\r\nhost: cart\r\n\r\n", "400"),
-    ("another version", "GET / HTTP/1.2\r\nhost: cart\r\n\r\n", "505"),
+    ("another version", "GET / HTTP/2.1\r\nhost: cart\r\n\r\n", "505"),
     ("a connection with content", "CONNECT cart:80 HTTP/1.1\r\nhost: cart\r\ncontent-length: 44\r\n\r\n", "400"),
     (
         "a chunk's size with a prefix",

@@ -39,24 +39,27 @@ impl Case {
 
 // Reasons of several cases.
 const ORIGIN_FORM: &str = "the backend gets the origin form, as RFC 9112 §3.2.1 has it";
-const OWN_VERSION: &str = "what Veer sends is of its own version, HTTP/1.1 (RFC 9110 §2.5)";
+const OWN_VERSION: &str =
+    "clients of HTTP/1.0 are served; what is sent on is of Veer's own version, HTTP/1.1 (RFC 9110 §2.5)";
 const CODING: &str = "the same refusal; a coding that cannot be understood may be 400 or 501 (RFC 9112 §6.1)";
-const LINE_END: &str =
+pub const LINE_END: &str =
     "a bare line feed may be refused (RFC 9112 §2.2); readers who disagree on line ends can be smuggled through";
 const AMBIGUOUS: &str = "readers who decode at different times see different paths, and rules for one are not those for another: ambiguous ones are refused";
-const HOP: &str = "fields of one connection end with it (RFC 9110 §7.6.1)";
-const VALUE: &str = "not allowed in a value (RFC 9110 §5.5)";
+pub const HOP: &str = "fields of one connection end with it (RFC 9110 §7.6.1)";
+pub const VALUE: &str = "not allowed in a value (RFC 9110 §5.5)";
 const NAME: &str = "not a name (RFC 9110 §5.1), so the message is refused rather than cut";
 const FOLDED: &str = "folded lines are obsolete, refused with 400 as RFC 9112 §5.2 allows";
 const HOST: &str = "without one valid host the request cannot be routed; RFC 9112 §3.2 wants 400";
-const BROKEN: &str = "a broken answer is a 502, never guessed at (RFC 9112 §6.3)";
+const CHUNK: &str = "not what a chunk looks like (RFC 9112 §7.1)";
 const BOTH: &str = "whoever sends both is broken or attacks (RFC 9112 §6.1)";
-const ANEW: &str = "the body is framed anew, so the client's connection stays";
-const TRAILERS: &str = "trailers travel (RFC 9110 §6.5)";
+pub const TRAILERS: &str = "trailers travel (RFC 9110 §6.5)";
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    [targets(), methods_and_versions(), fields(), framing(), chunks(), answers()].into_iter().flatten().collect()
+    [targets(), methods_and_versions(), fields(), framing(), chunks(), super::answers::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn targets() -> Vec<Case> {
@@ -108,7 +111,11 @@ fn methods_and_versions() -> Vec<Case> {
             "TRACE / HTTP/1.1\r\nHost: cart\r\n\r\n",
             "methods are the application's; an AuthorizationPolicy forbids them",
         ),
-        Case::new("unknown method", "BREW / HTTP/1.1\r\nHost: cart\r\n\r\n", ""),
+        Case::new(
+            "unknown method",
+            "BREW / HTTP/1.1\r\nHost: cart\r\n\r\n",
+            "methods are open (RFC 9110 §9.1): the application knows them",
+        ),
         Case::new(
             "method in small letters",
             "get / HTTP/1.1\r\nHost: cart\r\n\r\n",
@@ -141,7 +148,7 @@ fn methods_and_versions() -> Vec<Case> {
         Case::new(
             "HTTP/1.2",
             "GET / HTTP/1.2\r\nHost: cart\r\n\r\n",
-            "there is no such version; whoever claims it is not understood. RFC 9110 §2.5 would have it taken for HTTP/1.1",
+            "taken for the highest minor version that is known (RFC 9110 §2.5)",
         ),
         Case::new(
             "HTTP/2.0 in words",
@@ -162,7 +169,7 @@ fn fields() -> Vec<Case> {
     vec![
         Case::new("no `Host`", "GET / HTTP/1.1\r\n\r\n", HOST),
         Case::new("empty `Host`", "GET / HTTP/1.1\r\nHost:\r\n\r\n", HOST),
-        Case::new("two hosts", "GET / HTTP/1.1\r\nHost: cart\r\nHost: other\r\n\r\n", ""),
+        Case::new("two hosts", "GET / HTTP/1.1\r\nHost: cart\r\nHost: other\r\n\r\n", HOST),
         Case::new("the same host twice", "GET / HTTP/1.1\r\nHost: cart\r\nHost: cart\r\n\r\n", HOST),
         Case::new("`Host` with a slash", "GET / HTTP/1.1\r\nHost: cart/a\r\n\r\n", HOST),
         Case::new(
@@ -171,7 +178,11 @@ fn fields() -> Vec<Case> {
             "passed on as it was written; routes do not look at the case",
         ),
         of("field that `Connection` names", "Connection: x-secret\r\nX-Secret: 1\r\n", HOP),
-        of("`Connection` names `Host`", "Connection: host\r\n", ""),
+        of(
+            "`Connection` names `Host`",
+            "Connection: host\r\n",
+            "`Host` is for the whole way, whatever `Connection` says",
+        ),
         of("`Keep-Alive`, `Proxy-Connection`", "Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n", HOP),
         of("`TE: trailers`", "TE: trailers\r\nConnection: te\r\n", "trailers are carried, so the backend may know"),
         of("`TE: gzip`", "TE: gzip\r\nConnection: te\r\n", ""),
@@ -212,7 +223,11 @@ fn fields() -> Vec<Case> {
         of("space before the first name", " X-A: 1\r\n", "refused, as RFC 9112 §2.2 has it"),
         of("folded line", "X-A: 1\r\n 2\r\n", FOLDED),
         of("bare line feed", "X-A: 1\nX-B: 2\r\n", LINE_END),
-        of("bare carriage return", "X-A: 1\rX-B: 2\r\n", ""),
+        of(
+            "bare carriage return",
+            "X-A: 1\rX-B: 2\r\n",
+            "a bare carriage return is invalid, and what holds one may be refused (RFC 9112 §2.2)",
+        ),
         bytes("bytes beyond ASCII in a value", b"X-A: \xfc\xff", ""),
         bytes("bytes beyond ASCII in a name", b"X-\xfc: 1", NAME),
         bytes("zero byte in a value", b"X-A: a\0b", VALUE),
@@ -262,7 +277,7 @@ fn framing() -> Vec<Case> {
         ),
         of("space before the colon of the length", "Content-Length : 2", "hi", ""),
         of("`chunked, chunked`", "Transfer-Encoding: chunked, chunked", "0\r\n\r\n", CODING),
-        of("`chunked` on two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n", ""),
+        of("`chunked` on two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n", CODING),
         of("`gzip, chunked`", "Transfer-Encoding: gzip, chunked", "0\r\n\r\n", CODING),
         of("`chunked, gzip`", "Transfer-Encoding: chunked, gzip", "0\r\n\r\n", CODING),
         of("`identity`", "Transfer-Encoding: identity", "", CODING),
@@ -300,107 +315,18 @@ fn chunks() -> Vec<Case> {
         of("size in capitals", "A\r\n0123456789\r\n0\r\n\r\n", ""),
         of("size with a prefix", "0x2\r\nhi\r\n0\r\n\r\n", ""),
         of("size with a sign", "+2\r\nhi\r\n0\r\n\r\n", ""),
-        of(
-            "size with a space behind",
-            "2 \r\nhi\r\n0\r\n\r\n",
-            "not what a chunk's size may look like (RFC 9112 §7.1)",
-        ),
+        of("size with a space behind", "2 \r\nhi\r\n0\r\n\r\n", CHUNK),
         of("size with a space before", " 2\r\nhi\r\n0\r\n\r\n", ""),
         of("size beyond 64 bits", "10000000000000002\r\nhi\r\n0\r\n\r\n", ""),
         of("no size", "\r\nhi\r\n0\r\n\r\n", ""),
-        of("chunk longer than its size", "2\r\nhigh\r\n0\r\n\r\n", ""),
+        of("chunk longer than its size", "2\r\nhigh\r\n0\r\n\r\n", CHUNK),
         of("bare line feed behind a size", "2\nhi\r\n0\r\n\r\n", LINE_END),
         of("bare line feed behind a chunk", "2\r\nhi\n0\r\n\r\n", LINE_END),
         of("bare line feed in an extension", "2;a\nb\r\nhi\r\n0\r\n\r\n", ""),
     ]
 }
 
-fn answers() -> Vec<Case> {
-    let of = |name, answer, why| Case { answer, ..Case::new(name, get(""), why) };
-    vec![
-        of("answer: ends with the connection", "HTTP/1.1 200 OK\r\n\r\nhello", ANEW),
-        of("answer: of HTTP/1.0", "HTTP/1.0 200 OK\r\n\r\nhello", ANEW),
-        of(
-            "answer: trailers",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
-            TRAILERS,
-        ),
-        of(
-            "answer: chunk extensions",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n",
-            "",
-        ),
-        of(
-            "answer: 103 before it",
-            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            "",
-        ),
-        of(
-            "answer: 100 that nobody asked for",
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            "`100` goes to clients that wait for leave: Veer may have given it already, and to others it says nothing",
-        ),
-        of(
-            "answer: 101 that nobody asked for",
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: teapot\r\n\r\n",
-            BROKEN,
-        ),
-        of("answer: 204 with a body", "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", ""),
-        of("answer: 304 with a length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", ""),
-        Case {
-            answer: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            ..Case::new("answer: body to `HEAD`", "HEAD / HTTP/1.1\r\nHost: cart\r\n\r\n", "")
-        },
-        of(
-            "answer: a length and a coding",
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            "",
-        ),
-        of("answer: two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 3\r\n\r\nhello", BROKEN),
-        of("answer: broken length", "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", BROKEN),
-        of(
-            "answer: `gzip, chunked`",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            "a coding beyond `chunked` is not understood, so the answer is a 502",
-        ),
-        of("answer: ends before its length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", ""),
-        of(
-            "answer: ends before the last chunk",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-            "",
-        ),
-        of(
-            "answer: broken chunk",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\nhello\r\n0\r\n\r\n",
-            "the head was already passed on; the body is cut, so that nobody takes it for whole (RFC 9112 §8)",
-        ),
-        of(
-            "answer: longer than its length",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n",
-            "",
-        ),
-        of(
-            "answer: field that `Connection` names",
-            "HTTP/1.1 200 OK\r\nConnection: x-secret\r\nX-Secret: 1\r\nContent-Length: 5\r\n\r\nhello",
-            HOP,
-        ),
-        of(
-            "answer: folded line",
-            "HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 5\r\n\r\nhello",
-            "a folded answer may be refused with 502 (RFC 9112 §5.2)",
-        ),
-        of("answer: space before the colon", "HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 5\r\n\r\nhello", ""),
-        of("answer: bare line feeds", "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", LINE_END),
-        of("answer: zero byte in a value", "HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 5\r\n\r\nhello", VALUE),
-        of("answer: no reason", "HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", ""),
-        of("answer: status of two digits", "HTTP/1.1 20 OK\r\nContent-Length: 5\r\n\r\nhello", BROKEN),
-        of("answer: status 999", "HTTP/1.1 999 OK\r\nContent-Length: 5\r\n\r\nhello", ""),
-        of("answer: no HTTP", "hello\r\n\r\n", BROKEN),
-        of("answer: none", "\r\n", BROKEN),
-    ]
-}
-
-fn get(fields: &str) -> String {
+pub fn get(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: cart\r\n{fields}\r\n")
 }
 

@@ -1,6 +1,7 @@
-//! The same requests through Veer, HAProxy and nginx, byte by byte: what reaches the backend, and what comes back. `docs/differential.md`
+//! The same requests through Veer, Envoy, HAProxy and nginx, byte by byte: what reaches the backend, and what comes back. `docs/differential.md`
 //! holds the outcome of every case, and why Veer differs where it does; the test writes it when `VEER_BLESS=1` is set.
 
+mod answers;
 mod cases;
 mod generated;
 mod origin;
@@ -162,24 +163,25 @@ impl Outcome {
 }
 
 /// What a proxy changed of a request. The framing and what only the connection to the backend concerns is the proxy's own, and the body
-/// tells whether it was right; the trace and the caller's name are what Veer adds to every request (docs/http.md).
+/// tells whether it was right; the trace and the caller's name are what Veer adds to every request, the scheme what
+/// Envoy adds.
 fn changes(sent: &Seen, came: &Seen) -> Vec<String> {
     let mut words = Vec::new();
     if came.line != sent.line {
         words.push(format!("`{}`", came.line.chars().take(40).collect::<String>()));
     }
     let own = |name: &str| {
-        matches!(name, "content-length" | "transfer-encoding" | "connection" | "traceparent" | "x-veer-client-id")
+        ["content-length", "transfer-encoding", "connection", "traceparent", "x-veer-client-id", "x-forwarded-proto"]
+            .contains(&name)
     };
     let of = |seen: &Seen| seen.fields.iter().filter(|(name, _)| !own(name)).cloned().collect::<Vec<_>>();
     let (before, mut behind) = (of(sent), of(came));
     for (name, value) in before {
-        match behind.iter().position(|field| (&field.0, &field.1) == (&name, &value)) {
-            Some(at) => drop(behind.remove(at)),
-            None => match behind.iter().position(|field| field.0 == name) {
-                Some(at) => words.push(format!("`{name}: {}`", behind.remove(at).1)),
-                None => words.push(format!("without `{name}`")),
-            },
+        // The next of this name: those that share a name keep their order.
+        match behind.iter().position(|field| field.0 == name).map(|at| behind.remove(at).1) {
+            Some(came) if came == value => {}
+            Some(came) => words.push(format!("`{name}: {came}`")),
+            None => words.push(format!("without `{name}`")),
         }
     }
     words.extend(behind.iter().map(|(name, value)| format!("with `{name}: {value}`")));

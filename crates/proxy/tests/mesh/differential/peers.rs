@@ -57,6 +57,39 @@ http {
 }
 ";
 
+/// Without request ids and fields that tell of Envoy; `x-forwarded-proto` cannot be left out.
+const ENVOY: &str = r#"static_resources:
+  listeners:
+    - address: { socket_address: { address: @LISTEN_ADDRESS@, port_value: @LISTEN_PORT@ } }
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: test
+                generate_request_id: false
+                delayed_close_timeout: 0.05s
+                upgrade_configs: [{ upgrade_type: websocket }]
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes: [{ match: { prefix: / }, route: { cluster: origin } }]
+                http_filters:
+                  - name: envoy.filters.http.router
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+                      suppress_envoy_headers: true
+  clusters:
+    - name: origin
+      type: STATIC
+      load_assignment:
+        cluster_name: origin
+        endpoints:
+          - lb_endpoints:
+              - endpoint: { address: { socket_address: { address: @ORIGIN_ADDRESS@, port_value: @ORIGIN_PORT@ } } }
+"#;
+
 /// All of them, ready; Veer is the first.
 pub async fn all() -> Vec<Proxy> {
     let origin = Origin::default();
@@ -65,7 +98,9 @@ pub async fn all() -> Vec<Proxy> {
     let veer = Proxy { name: "Veer", listen: ends.client.outbound(), origin, _running: Box::new(ends) };
     let haproxy = foreign("HAProxy", "haproxy", HAPROXY, &["-db", "-f"]).await;
     let nginx = foreign("nginx", "nginx", NGINX, &["-e", "stderr", "-c"]).await;
-    vec![veer, haproxy, nginx]
+    let alone = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "off", "--config-path"];
+    let envoy = foreign("Envoy", "envoy", ENVOY, &alone).await;
+    vec![veer, envoy, haproxy, nginx]
 }
 
 async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&str]) -> Proxy {
@@ -73,13 +108,13 @@ async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&st
     let origin = Origin::default();
     origin.listen(back).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("conf");
-    let values = [
-        ("@LISTEN@", front.to_string()),
-        ("@ORIGIN@", back.to_string()),
-        ("@FOLDER@", folder.path().display().to_string()),
-    ];
-    let text = values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    let file = folder.path().join("conf.yaml");
+    let mut text = text.replace("@FOLDER@", &folder.path().display().to_string());
+    for (name, address) in [("LISTEN", front), ("ORIGIN", back)] {
+        text = text.replace(&format!("@{name}@"), &address.to_string());
+        text = text.replace(&format!("@{name}_ADDRESS@"), &address.ip().to_string());
+        text = text.replace(&format!("@{name}_PORT@"), &address.port().to_string());
+    }
     std::fs::write(&file, text).unwrap();
     let mut command = Command::new(find(program));
     let command = command.args(arguments).arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -89,14 +124,13 @@ async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&st
     Proxy { name, listen: front, origin, _running: running }
 }
 
-/// On the search path, or where Debian puts it, which is not on everybody's.
+/// Where `benches/peers` puts it, on the search path, or where Debian puts it, which is not on everybody's.
 fn find(program: &str) -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
+    let folders = [own].into_iter().chain(std::env::split_paths(&path)).chain([Path::new("/usr/sbin").to_owned()]);
     let mut found = folders.map(|folder| folder.join(program)).filter(|file| file.is_file());
     found.next().unwrap_or_else(|| {
-        panic!(
-            "{program} is neither on PATH nor in /usr/sbin: `scripts/test tools` installs the Debian package {program}"
-        )
+        panic!("{program} is neither in target/peers, nor on PATH, nor in /usr/sbin: `scripts/test tools` installs it")
     })
 }
