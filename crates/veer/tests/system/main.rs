@@ -8,6 +8,7 @@ mod fleet_folder;
 mod foreign;
 mod identity;
 mod ingress;
+mod interop;
 mod lint;
 mod observability;
 mod peering;
