@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
@@ -21,6 +20,7 @@ use veer_core::{ClusterName, Locality};
 use veer_identity::Ca;
 use veer_resources::{Diagnostic, Object, check_set};
 
+use super::look::fault_text;
 use super::{Format, read_manifests};
 use crate::supervise::fleet::{links_of, plan_fleet, read_fleet};
 use crate::supervise::plan::FleetPlan;
@@ -170,15 +170,7 @@ impl TokenSealer for AnyToken {
 }
 
 fn text(report: &Report) -> String {
-    let (bad, warn) = (AnsiColor::Red.on_default(), AnsiColor::Yellow.on_default());
-    let mut out = String::new();
-    for fault in &report.faults {
-        let style: Style = if fault.severity == "error" { bad } else { warn };
-        out += &format!(
-            "{}:{}:{}: {style}{}[{}]{style:#} {}\n  mend: {}\n",
-            fault.file, fault.line, fault.column, fault.severity, fault.code, fault.reason, fault.mend
-        );
-    }
-    let Report { objects, errors, warnings, .. } = report;
-    out + &format!("{objects} objects, {errors} errors, {warnings} warnings\n")
+    let Report { objects, faults, errors, warnings } = report;
+    let faults: String = faults.iter().map(fault_text).collect();
+    faults + &format!("{objects} objects, {errors} errors, {warnings} warnings\n")
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use veer_control::api::Status;
+use veer_control::api::{Fault, Status};
 use veer_control::lease::PeerState;
 use veer_core::route::Backend;
 use veer_core::{Endpoints, Service};
@@ -58,6 +58,18 @@ pub async fn status(target: &Target, format: &Format) -> anyhow::Result<bool> {
     let all_well = answers.iter().all(well);
     format.print(&answers, |answers| status_text(answers))?;
     Ok(all_well)
+}
+
+/// A fault with its place, as far as it has one, and its mend.
+pub fn fault_text(fault: &Fault) -> String {
+    let Fault { severity, code, file, line, column, reason, mend } = fault;
+    let style = if severity == "error" { BAD } else { WARN };
+    let place = match (file.as_str(), line) {
+        ("", _) => String::new(),
+        (file, 0) => format!("{file}: "),
+        (file, line) => format!("{file}:{line}:{column}: "),
+    };
+    format!("{place}{style}{severity}[{code}]{style:#} {reason}\n  mend: {mend}\n")
 }
 
 fn status_text(answers: &[Answer<Status>]) -> String {
@@ -114,12 +126,7 @@ fn status_text(answers: &[Answer<Status>]) -> String {
             );
         }
         for fault in &status.faults {
-            let style = if fault.severity == "error" { BAD } else { WARN };
-            let _ = writeln!(
-                notes,
-                "{}:{}:{}: {style}{}[{}]{style:#} {}\n  mend: {}",
-                fault.file, fault.line, fault.column, fault.severity, fault.code, fault.reason, fault.mend
-            );
+            notes += &fault_text(fault);
         }
     }
     let mut text = clusters.to_string();

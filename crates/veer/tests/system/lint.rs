@@ -75,3 +75,12 @@ fn a_folder_of_one_cluster_is_judged_by_itself() {
     assert_eq!(lint(&west, &[]), (found.clone(), true));
     assert_eq!(lint(&west, &["--strict"]), (found, false));
 }
+
+#[test]
+fn a_folder_that_says_nothing_is_a_fault_of_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_veer")).arg("lint").arg(folder.path()).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with(&format!("{}: error[V0202] ", folder.path().display())), "{text}");
+    assert!(!output.status.success());
+}
