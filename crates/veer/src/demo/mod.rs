@@ -185,8 +185,14 @@ async fn play(options: &Options, stage: &mut Stage) -> anyhow::Result<Outcome> {
         .into_iter()
         .map(|(title, from, to, promises)| step_outcome(title, &stage.between(from, to), promises))
         .collect();
-    let all = stage.between(begin, end).tally().summary();
-    let held = !steps.is_empty() && steps.iter().all(|step| step.promises.iter().all(|promise| promise.held));
+    let window = stage.between(begin, end);
+    let all = window.tally().summary();
+    for (reason, count) in window.tally().reasons() {
+        anstream::eprintln!("{count} requests failed: {reason}");
+    }
+    let kept = !steps.is_empty() && steps.iter().all(|step| step.promises.iter().all(|promise| promise.held));
+    // A request may fail after the step in which it began was judged: every step promises that none does.
+    let held = kept && all.failures == 0;
     Ok(Outcome { held, requests: all.requests, failures: all.failures, steps })
 }
 
