@@ -25,6 +25,7 @@
 //! What this version does not understand fails closed: the rule answers 500 and a fault says so.
 
 mod admit;
+mod authorities;
 mod callee;
 mod catalog;
 mod checks;

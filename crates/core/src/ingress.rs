@@ -69,8 +69,21 @@ pub struct IngressListener {
     /// Certificates, where TLS ends here; the first that fits the client is shown.
     #[serde(default)]
     pub certificates: Vec<Certificate>,
+    /// What is asked of clients, where TLS ends here; `None`: no certificate.
+    #[serde(default)]
+    pub clients: Option<ClientCertificates>,
     /// What is done with a connection.
     pub serves: Serves,
+}
+
+/// What is asked of clients (GEP-91).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// Certificates of the authorities that may vouch for clients, PEM.
+    pub authorities_pem: Arc<str>,
+    /// Clients without a valid certificate are served like others (`AllowInsecureFallback`).
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// What a listener does with a connection.

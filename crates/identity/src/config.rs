@@ -40,7 +40,8 @@ pub enum ClientAuth {
 #[derive(Debug)]
 pub struct ServerTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
-    pub(crate) verifier: Arc<ClientVerifier>,
+    /// `None`: clients outside of the mesh, of whom rustls alone judges.
+    pub(crate) verifier: Option<Arc<ClientVerifier>>,
 }
 
 /// What a client needs for its handshakes with [`connect`](crate::connect). Cheap to clone. It cannot be used without naming
@@ -205,7 +206,7 @@ pub(crate) fn server(
     config.max_early_data_size = 0;
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretNotes);
-    ServerTls { config: Arc::new(config), verifier }
+    ServerTls { config: Arc::new(config), verifier: Some(verifier) }
 }
 
 /// Full handshakes: hybrid key exchange first.

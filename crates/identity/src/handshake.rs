@@ -117,9 +117,11 @@ pub async fn accept_read<S: AsyncRead + AsyncWrite + Unpin>(
     let inbox = Inbox::holding(received)
         .ok_or_else(|| HandshakeError::from_rustls(rustls::Error::General("too much was read before".to_owned())))?;
     let connection = UnbufferedServerConnection::new(tls.config.clone()).map_err(HandshakeError::from_rustls)?;
-    let judge = |connection: &UnbufferedServerConnection, verdict: Option<Verdict>| match verdict {
-        Some(verdict) => Some(verdict),
-        None => judge_again(connection, |leaf, rest, now| tls.verifier.judge(leaf, rest, now)),
+    let judge = |connection: &UnbufferedServerConnection, verdict: Option<Verdict>| match (verdict, &tls.verifier) {
+        (Some(verdict), _) => Some(verdict),
+        (None, Some(verifier)) => judge_again(connection, |leaf, rest, now| verifier.judge(leaf, rest, now)),
+        // Nothing is resumed there, and rustls has judged what it asked for.
+        (None, None) => None,
     };
     let (stream, verdict) =
         match shake_hands(stream, inbox, connection, Wants { hold: true, ticket: false }, judge).await {
@@ -129,7 +131,7 @@ pub async fn accept_read<S: AsyncRead + AsyncWrite + Unpin>(
     match verdict {
         Some(Ok(judged)) => Ok((stream, Some(judged.into()))),
         Some(Err(refused)) => Err(refuse(stream, refused).await),
-        None if tls.verifier.client_auth_mandatory() => {
+        None if tls.verifier.as_ref().is_some_and(|verifier| verifier.client_auth_mandatory()) => {
             stream.refuse(rustls::Error::NoCertificatesPresented).await;
             Err(HandshakeError::NoCertificate)
         }

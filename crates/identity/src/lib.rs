@@ -39,7 +39,7 @@ pub use error::{Error, VerifyError};
 pub use handshake::{Blame, HandshakeError, RelayAlert, VerifiedPeer, accept, accept_read, connect};
 pub use identity::Identity;
 pub use join::JoinToken;
-pub use public::PublicCertificate;
+pub use public::{PublicCertificate, PublicClients};
 pub use svid::{KeyRequest, PrivateKey, Svid};
 pub use tls::{Session, TlsStream};
 pub use token::{RouteToken, TokenCrypter};

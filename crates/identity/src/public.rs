@@ -1,18 +1,21 @@
-//! TLS toward clients outside of the mesh: certificates of the user's choice, and no certificate asked of the client.
+//! TLS toward clients outside of the mesh: certificates of the user's choice, and what is asked of the client (GEP-91).
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::clock::TlsClock;
-use crate::config::{ClientAuth, ServerTls, provider};
+use crate::config::{ServerTls, provider};
 use crate::error::Error;
-use crate::verifier::{ClientVerifier, SecretNotes};
+use crate::verifier::SecretNotes;
 
 /// A certificate with its key, ready to be shown.
 #[derive(Debug, Clone)]
@@ -40,17 +43,18 @@ impl PublicCertificate {
 }
 
 impl ServerTls {
-    /// For clients outside of the mesh: shows the first certificate whose key the client can verify, asks for none, and takes
-    /// these application protocols (none: it speaks of none). TLS 1.3 only. Nothing is resumed.
-    pub fn public(certificates: Vec<PublicCertificate>, alpn: &[&[u8]]) -> Self {
-        let algorithms = provider().signature_verification_algorithms;
-        // Never asked: no client certificate is requested.
-        let verifier = ClientVerifier { trust: Arc::new(ArcSwap::default()), auth: ClientAuth::Optional, algorithms };
-        let mut config = rustls::ServerConfig::builder_with_details(provider().clone(), Arc::new(TlsClock))
+    /// For clients outside of the mesh: shows the first certificate whose key the client can verify, asks for what `clients`
+    /// says (`None`: no certificate), and takes these application protocols (none: it speaks of none). TLS 1.3 only. Nothing is
+    /// resumed. Clients have no identity of the mesh: [`accept`](crate::accept) gives no peer.
+    pub fn public(certificates: Vec<PublicCertificate>, alpn: &[&[u8]], clients: Option<PublicClients>) -> Self {
+        let config = rustls::ServerConfig::builder_with_details(provider().clone(), Arc::new(TlsClock))
             .with_protocol_versions(&[&TLS13])
-            .expect("the provider has TLS 1.3 suites")
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Shown(certificates)));
+            .expect("the provider has TLS 1.3 suites");
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(clients) => config.with_client_cert_verifier(clients.0),
+        };
+        let mut config = config.with_cert_resolver(Arc::new(Shown(certificates)));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -58,7 +62,87 @@ impl ServerTls {
         // Records are ours ([`crate::tls`]).
         config.enable_secret_extraction = true;
         config.key_log = Arc::new(SecretNotes);
-        Self { config: Arc::new(config), verifier: Arc::new(verifier) }
+        Self { config: Arc::new(config), verifier: None }
+    }
+}
+
+/// What is asked of clients outside of the mesh.
+#[derive(Debug, Clone)]
+pub struct PublicClients(Arc<dyn ClientCertVerifier>);
+
+impl PublicClients {
+    /// Clients must show a certificate for client authentication that leads to one of these authorities (RFC 5280 §6), PEM.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or there is none: nobody could be let in.
+    pub fn of_authorities(authorities: &str) -> Result<Self, Error> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider().clone());
+        let verifier = verifier.build().map_err(|error| Error::Crypto(error.to_string()))?;
+        Ok(Self(verifier))
+    }
+
+    /// Clients are asked for a certificate; those that show none, or one that nobody vouches for, are let in as well. Who shows one
+    /// must have its key.
+    pub fn anybody() -> Self {
+        Self(Arc::new(Anybody(provider().signature_verification_algorithms)))
+    }
+}
+
+/// Certificates of authorities, PEM.
+pub(crate) fn roots(text: &str) -> Result<RootCertStore, Error> {
+    let refuse = |reason: String| Error::Text { what: "certificates of authorities", reason };
+    let mut roots = RootCertStore::empty();
+    for der in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        let der = der.map_err(|error| refuse(error.to_string()))?;
+        roots.add(der).map_err(|error| refuse(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(refuse("there is no certificate in it".to_owned()));
+    }
+    Ok(roots)
+}
+
+#[derive(Debug)]
+struct Anybody(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for Anybody {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
 

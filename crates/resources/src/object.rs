@@ -125,6 +125,10 @@ pub enum Kind {
     UdpRoute(Arc<UdpRouteSpec>),
     /// `v1` Secret
     Secret(Arc<Secret>),
+    /// `v1` ConfigMap
+    ConfigMap(Arc<ConfigMap>),
+    /// `certificates.k8s.io` ClusterTrustBundle
+    ClusterTrustBundle(Arc<ClusterTrustBundleSpec>),
     /// `gateway.networking.k8s.io` ReferenceGrant
     ReferenceGrant(Arc<ReferenceGrantSpec>),
     /// `veer.dev/v1alpha1` Workload
@@ -157,6 +161,8 @@ impl Kind {
             Kind::TlsRoute(_) => KindName::TlsRoute,
             Kind::UdpRoute(_) => KindName::UdpRoute,
             Kind::Secret(_) => KindName::Secret,
+            Kind::ConfigMap(_) => KindName::ConfigMap,
+            Kind::ClusterTrustBundle(_) => KindName::ClusterTrustBundle,
             Kind::ReferenceGrant(_) => KindName::ReferenceGrant,
             Kind::Workload(_) => KindName::Workload,
             Kind::Link(_) => KindName::Link,
@@ -185,6 +191,8 @@ pub enum KindName {
     TlsRoute,
     UdpRoute,
     Secret,
+    ConfigMap,
+    ClusterTrustBundle,
     ReferenceGrant,
     Workload,
     Link,
@@ -195,7 +203,7 @@ pub enum KindName {
 
 impl KindName {
     /// All kinds that are read.
-    pub const ALL: [KindName; 20] = [
+    pub const ALL: [KindName; 22] = [
         KindName::Namespace,
         KindName::Service,
         KindName::EndpointSlice,
@@ -210,6 +218,8 @@ impl KindName {
         KindName::TlsRoute,
         KindName::UdpRoute,
         KindName::Secret,
+        KindName::ConfigMap,
+        KindName::ClusterTrustBundle,
         KindName::ReferenceGrant,
         KindName::Workload,
         KindName::Link,
@@ -235,6 +245,8 @@ impl KindName {
             KindName::TlsRoute => "TLSRoute",
             KindName::UdpRoute => "UDPRoute",
             KindName::Secret => "Secret",
+            KindName::ConfigMap => "ConfigMap",
+            KindName::ClusterTrustBundle => "ClusterTrustBundle",
             KindName::ReferenceGrant => "ReferenceGrant",
             KindName::Workload => "Workload",
             KindName::Link => "Link",
@@ -247,7 +259,8 @@ impl KindName {
     /// API group; empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
-            KindName::Namespace | KindName::Service | KindName::Secret => "",
+            KindName::Namespace | KindName::Service | KindName::Secret | KindName::ConfigMap => "",
+            KindName::ClusterTrustBundle => "certificates.k8s.io",
             KindName::EndpointSlice => "discovery.k8s.io",
             KindName::ServiceExport | KindName::ServiceImport => "multicluster.x-k8s.io",
             KindName::HttpRoute
@@ -267,7 +280,12 @@ impl KindName {
     /// Versions that are read, the preferred one first.
     pub fn versions(self) -> &'static [&'static str] {
         match self {
-            KindName::Namespace | KindName::Service | KindName::EndpointSlice | KindName::Secret => &["v1"],
+            KindName::Namespace
+            | KindName::Service
+            | KindName::EndpointSlice
+            | KindName::Secret
+            | KindName::ConfigMap => &["v1"],
+            KindName::ClusterTrustBundle => &["v1beta1", "v1alpha1"],
             KindName::ServiceExport | KindName::ServiceImport => &["v1beta1", "v1alpha1"],
             KindName::HttpRoute | KindName::ReferenceGrant | KindName::Gateway | KindName::GatewayClass => {
                 &["v1", "v1beta1"]
@@ -295,7 +313,7 @@ impl KindName {
 
     /// Whether objects of the kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, KindName::Namespace | KindName::Link | KindName::GatewayClass)
+        !matches!(self, KindName::Namespace | KindName::Link | KindName::GatewayClass | KindName::ClusterTrustBundle)
     }
 
     /// Whether Veer writes a status for objects of the kind.
@@ -328,6 +346,8 @@ impl KindName {
                 | KindName::GatewayClass
                 | KindName::ListenerSet
                 | KindName::Secret
+                | KindName::ConfigMap
+                | KindName::ClusterTrustBundle
                 | KindName::ReferenceGrant
                 | KindName::Link
                 | KindName::TrafficPolicy

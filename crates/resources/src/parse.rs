@@ -220,6 +220,7 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
     known.extend(match kind {
         KindName::EndpointSlice => ["addressType", "endpoints", "ports"].as_slice(),
         KindName::Secret => ["type", "data", "stringData", "immutable"].as_slice(),
+        KindName::ConfigMap => ["data", "binaryData", "immutable"].as_slice(),
         _ => ["spec"].as_slice(),
     });
     for (key, _) in cx.entries(root)? {
@@ -249,6 +250,8 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::GatewayClass => spec(&mut cx, root).map(Kind::GatewayClass),
         KindName::ListenerSet => spec(&mut cx, root).map(Kind::ListenerSet),
         KindName::Secret => read_secret(&mut cx, root),
+        KindName::ConfigMap => Some(read_config_map(root)),
+        KindName::ClusterTrustBundle => spec(&mut cx, root).map(Kind::ClusterTrustBundle),
         KindName::ReferenceGrant => spec(&mut cx, root).map(Kind::ReferenceGrant),
         KindName::Workload => spec(&mut cx, root).map(Kind::Workload),
         KindName::Link => spec(&mut cx, root).map(Kind::Link),
@@ -294,19 +297,24 @@ fn read_slice(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
     Some(Kind::EndpointSlice(Arc::new(slice)))
 }
 
-/// A Secret keeps its fields beside `metadata`. Values of Secrets that hold no certificate are not looked at, so that no file of
-/// somebody else's secrets is kept in memory, or refused.
+/// Of a ConfigMap only the certificates of authorities are kept.
+fn read_config_map(root: &Node) -> Kind {
+    let authorities = root.get("data").and_then(|data| data.get("ca.crt")).and_then(Node::text).cloned();
+    Kind::ConfigMap(Arc::new(ConfigMap { authorities }))
+}
+
+/// A Secret keeps its fields beside `metadata`. Of Secrets that hold no certificate of ours only `ca.crt` is looked at, so that no
+/// file of somebody else's secrets is kept in memory, or refused.
 fn read_secret(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
     let secret_type = root.get("type").and_then(Node::text).cloned().unwrap_or_else(|| "Opaque".into());
     let mut secret = Secret { secret_type, data: BTreeMap::new() };
-    if &*secret.secret_type != TLS_SECRET {
-        return Some(Kind::Secret(Arc::new(secret)));
-    }
+    let is_ours = &*secret.secret_type == TLS_SECRET;
+    let wanted = |key: &str| is_ours || key == "ca.crt";
     let section = |key: &str| match root.get(key).map(|node| &node.value) {
         Some(Value::Map(entries)) => entries.as_slice(),
         _ => &[],
     };
-    for (key, node) in section("data") {
+    for (key, node) in section("data").iter().filter(|(key, _)| wanted(&key.text)) {
         // The value itself is never told.
         let Some(encoded) = node.text() else { continue };
         let encoded: String = encoded.chars().filter(|c| !c.is_ascii_whitespace()).collect();
@@ -319,7 +327,7 @@ fn read_secret(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
             }
         }
     }
-    for (key, node) in section("stringData") {
+    for (key, node) in section("stringData").iter().filter(|(key, _)| wanted(&key.text)) {
         if let Some(text) = node.text() {
             secret.data.insert(Arc::clone(&key.text), Arc::clone(text));
         }

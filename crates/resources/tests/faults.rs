@@ -163,7 +163,7 @@ fn a_bomb_of_aliases_goes_off_in_nobodys_memory() {
     let (objects, found) = parse("f.yaml", &text);
     assert!(objects.is_empty());
     assert_eq!(found.first().map(|d| d.code), Some("V0003"), "{found:?}");
-    let head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n";
+    let head = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\ndata:\n";
     let wide: String = head.to_owned() + &(0..5000).map(|n| format!("  k{n}: v\n")).collect::<String>();
     let (_, found) = parse("f.yaml", &wide);
     let found: Vec<_> = found.iter().map(|d| (d.code, d.line)).collect();

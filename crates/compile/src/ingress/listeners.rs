@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veer_core::ObjectName;
-use veer_core::ingress::{Certificate, PortKind};
+use veer_core::ingress::{Certificate, ClientCertificates, PortKind};
 use veer_resources::{
-    CertificateRef, Diagnostic, FromNamespaces, GATEWAY_GROUP, GatewaySpec, Kind, KindName, LabelSelector,
-    ListenerProtocol, ListenerSpec, Object, TLS_SECRET, TlsMode, has_pem,
+    CertificateRef, Diagnostic, FromNamespaces, FrontendValidationMode, GATEWAY_GROUP, GatewaySpec, Kind, KindName,
+    LabelSelector, ListenerProtocol, ListenerSpec, Object, TLS_SECRET, TlsMode, has_pem,
 };
 
 use super::hostname::covers;
+use crate::authorities::authorities;
 use crate::faults;
 use crate::routes::granted;
 use crate::status::{Condition, ListenerStatus, No, RouteKindStatus};
@@ -27,6 +28,8 @@ pub(super) struct Listener<'a> {
     /// Kinds of routes that may attach.
     pub kinds: Vec<&'static str>,
     pub certificates: Vec<Certificate>,
+    /// What is asked of clients.
+    pub clients: Option<ClientCertificates>,
     conflict: Option<No>,
     unaccepted: Option<No>,
     unresolved: Option<No>,
@@ -37,7 +40,7 @@ pub(super) struct Listener<'a> {
 /// Judges the listeners of objects that come in the order of precedence: the Gateway, then its ListenerSets (GEP-1713).
 pub(super) fn listeners<'a>(
     view: View<'_>,
-    gateway: &GatewaySpec,
+    gateway: (&Object, &GatewaySpec),
     owners: &[(&'a Object, &'a [ListenerSpec])],
 ) -> Vec<Listener<'a>> {
     let mut all: Vec<Listener<'a>> = Vec::new();
@@ -51,7 +54,13 @@ pub(super) fn listeners<'a>(
 }
 
 impl<'a> Listener<'a> {
-    fn new(view: View<'_>, gateway: &GatewaySpec, owner: &'a Object, index: usize, spec: &'a ListenerSpec) -> Self {
+    fn new(
+        view: View<'_>,
+        (gateway_object, gateway): (&Object, &GatewaySpec),
+        owner: &'a Object,
+        index: usize,
+        spec: &'a ListenerSpec,
+    ) -> Self {
         let hostname = spec.hostname.clone().filter(|hostname| !hostname.is_empty());
         let mut listener = Self {
             owner,
@@ -60,6 +69,7 @@ impl<'a> Listener<'a> {
             hostname,
             kinds: Vec::new(),
             certificates: Vec::new(),
+            clients: None,
             conflict: None,
             unaccepted: None,
             unresolved: None,
@@ -73,10 +83,7 @@ impl<'a> Listener<'a> {
         }
         listener.choose_kinds(&fitting);
         listener.find_certificates(view);
-        if listener.ends_tls() && gateway.tls.frontend.is_some() {
-            let message = "validation of clients (spec.tls.frontend) is not supported by this version".to_owned();
-            listener.unaccepted.get_or_insert(("UnsupportedValue", message));
-        }
+        listener.ask_clients(view, gateway_object, gateway);
         if let Some(tls) = spec.tls.as_ref().filter(|tls| matches!(tls.mode, TlsMode::Unknown(_))) {
             let message = format!("TLS mode {} is not known", tls.mode.as_str());
             listener.unaccepted.get_or_insert(("UnsupportedValue", message));
@@ -213,6 +220,30 @@ impl<'a> Listener<'a> {
                 Err(no) => drop(self.unresolved.get_or_insert(no)),
             }
         }
+    }
+}
+
+impl Listener<'_> {
+    /// What the Gateway asks of clients at listeners for HTTPS (GEP-91), its ListenerSets' among them. Where all of its
+    /// authorities are missing nobody is served.
+    fn ask_clients(&mut self, view: View<'_>, object: &Object, gateway: &GatewaySpec) {
+        let asked = gateway.tls.frontend.as_ref().filter(|_| self.spec.protocol == ListenerProtocol::Https);
+        let Some(asked) = asked.and_then(|asked| asked.at(self.spec.port)) else { return };
+        if let FrontendValidationMode::Unknown(mode) = &asked.mode {
+            let message = format!("spec.tls.frontend: mode {mode} is not known");
+            self.unaccepted.get_or_insert(("UnsupportedValue", message));
+        }
+        let found = authorities(view, object, &asked.ca_certificate_refs);
+        if found.pem.is_empty() {
+            let why = found.unresolved.as_ref().map_or("none is named", |no| &no.1);
+            let message = format!("spec.tls.frontend: there is no certificate of an authority: {why}");
+            self.unaccepted.get_or_insert(("NoValidCACertificate", message));
+        }
+        if let Some((reason, message)) = found.unresolved {
+            self.unresolved.get_or_insert((reason, format!("spec.tls.frontend: {message}")));
+        }
+        let optional = asked.mode == FrontendValidationMode::AllowInsecureFallback;
+        self.clients = Some(ClientCertificates { authorities_pem: found.pem.into(), optional });
     }
 }
 

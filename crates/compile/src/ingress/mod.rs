@@ -68,7 +68,7 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
     let sets = ListenerSets::of(view, object, spec);
     let mut owners: Vec<(&Object, &[ListenerSpec])> = vec![(object, &spec.listeners)];
     owners.extend(sets.allowed.iter().copied());
-    let mut all = listeners(view, spec, &owners);
+    let mut all = listeners(view, (object, spec), &owners);
     let attached = attach(view, &mut all, &owners, &sets.refused, &mut front);
 
     let (addresses, unusable) = addresses::usable(view, object, spec);
@@ -205,11 +205,17 @@ fn gateway_status(
         }
         no => Condition::unless(object, "Accepted", no.as_ref()),
     };
+    let mut conditions = vec![accepted, Condition::unless(object, "Programmed", unprogrammed.as_ref())];
+    if own.iter().any(|listener| listener.clients.as_ref().is_some_and(|asked| asked.optional)) {
+        let message = "clients without a valid certificate are let in".to_owned();
+        let condition = "InsecureFrontendValidationMode";
+        conditions.push(Condition::new(object, condition, true, "ConfigurationChanged", message));
+    }
     let address = |address: &std::net::IpAddr| AddressStatus { address_type: "IPAddress", value: address.to_string() };
     ListenersStatus {
         addresses: addresses.iter().map(address).collect(),
         attached_listener_sets: Some(attached_sets),
-        conditions: vec![accepted, Condition::unless(object, "Programmed", unprogrammed.as_ref())],
+        conditions,
         listeners: own.iter().map(|listener| listener.status(unprogrammed.as_ref())).collect(),
     }
 }
@@ -260,6 +266,7 @@ fn ports(all: &[Listener<'_>], attached: &Attachments) -> Vec<IngressPort> {
             name: listener.name(),
             hostname: listener.hostname.clone(),
             certificates: listener.certificates.clone(),
+            clients: listener.clients.clone(),
             serves,
         });
     }

@@ -484,15 +484,97 @@ fn listeners_whose_hosts_meet_share_certificates_and_say_so() {
     assert_eq!(overlapping, ["wild", "one"]);
 }
 
-#[test]
-fn what_is_not_supported_fails_closed() {
+/// A Gateway with one listener for HTTPS that asks this of its clients.
+fn asking(frontend: &str) -> String {
     let https = "  - {name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}\n";
-    let text = gateway("shop/web", https)
-        .replace("  listeners:", "  tls: {frontend: {default: {validation: {caCertificateRefs: []}}}}\n  listeners:");
-    let meaning = mean(&documents(&[&text, &secret("shop/cert")]), &[]);
-    assert!(gateway_status(&meaning, "shop/web").1[0].starts_with("https 0: !Accepted=UnsupportedValue"));
-    assert!(
-        meaning.ingress[&object("shop/web-gateway")].ports.is_empty(),
-        "never served as if clients need not be known"
-    );
+    gateway("shop/web", https).replace("  listeners:", &format!("  tls: {{frontend: {{{frontend}}}}}\n  listeners:"))
+}
+
+fn authorities(kind: &str, name: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let pem = "-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n";
+    match kind {
+        "ClusterTrustBundle" => format!(
+            "apiVersion: certificates.k8s.io/v1beta1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{trustBundle: \"{pem}\"}}"
+        ),
+        "Secret" => format!(
+            "apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nstringData: {{ca.crt: \"{pem}\", other: hidden}}"
+        ),
+        _ => format!(
+            "apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata: {{ca.crt: \"{pem}\", other: hidden}}"
+        ),
+    }
+}
+
+#[test]
+fn clients_are_asked_for_certificates_where_the_gateway_says_so() {
+    let validation = |refs: &str, more: &str| format!("{{validation: {{caCertificateRefs: [{refs}]{more}}}}}");
+    let map = "{group: \"\", kind: ConfigMap, name: ca}";
+    let fine = "Accepted=Accepted !Conflicted=NoConflicts Programmed=Programmed ResolvedRefs=ResolvedRefs";
+    let none = |reason: &str| {
+        format!("!Accepted=NoValidCACertificate !Conflicted=NoConflicts !Programmed=Invalid !ResolvedRefs={reason}")
+    };
+    let elsewhere = "{group: \"\", kind: ConfigMap, name: ca, namespace: keys}";
+    let grant = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: keys}\nspec:\n  from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}]\n  to: [{group: \"\", kind: ConfigMap}]";
+    for (refs, more, expected) in [
+        (map, authorities("ConfigMap", "shop/ca"), fine.to_owned()),
+        ("{group: \"\", kind: Secret, name: ca}", authorities("Secret", "shop/ca"), fine.to_owned()),
+        (
+            "{group: certificates.k8s.io, kind: ClusterTrustBundle, name: ca}",
+            authorities("ClusterTrustBundle", "/ca"),
+            fine.to_owned(),
+        ),
+        (map, authorities("ConfigMap", "shop/other"), none("InvalidCACertificateRef")),
+        (map, authorities("ConfigMap", "shop/ca").replace("ca.crt", "ca.pem"), none("InvalidCACertificateRef")),
+        (map, authorities("ConfigMap", "shop/ca").replace("AAAA", "?"), none("InvalidCACertificateRef")),
+        (
+            "{group: \"\", kind: Service, name: ca}",
+            authorities("ConfigMap", "shop/ca"),
+            none("InvalidCACertificateKind"),
+        ),
+        (elsewhere, authorities("ConfigMap", "keys/ca"), none("RefNotPermitted")),
+        (elsewhere, documents(&[&authorities("ConfigMap", "keys/ca"), grant]), fine.to_owned()),
+        // One that is there is enough to serve by; the other is told.
+        (
+            "{group: \"\", kind: ConfigMap, name: gone}, {group: \"\", kind: ConfigMap, name: ca}",
+            authorities("ConfigMap", "shop/ca"),
+            fine.replace("ResolvedRefs=ResolvedRefs", "!ResolvedRefs=InvalidCACertificateRef"),
+        ),
+    ] {
+        let text = asking(&format!("default: {}", validation(refs, "")));
+        let meaning = mean(&documents(&[&text, &secret("shop/cert"), &more]), &[]);
+        let (_, of_listeners) = gateway_status(&meaning, "shop/web");
+        assert_eq!(of_listeners, [format!("https 0: {expected}")], "{refs} {more}");
+        let ports = &meaning.ingress[&object("shop/web-gateway")].ports;
+        assert_eq!(ports.is_empty(), expected.starts_with('!'), "never served as if clients need not be known");
+        if let Some(port) = ports.first() {
+            let clients = port.listeners[0].clients.as_ref().expect("clients are asked");
+            assert!(clients.authorities_pem.contains("BEGIN CERTIFICATE") && !clients.optional);
+        }
+        assert!(!format!("{meaning:?}").contains("hidden"));
+    }
+}
+
+#[test]
+fn a_port_may_ask_something_else_of_clients_than_the_default() {
+    let map = "caCertificateRefs: [{group: \"\", kind: ConfigMap, name: ca}]";
+    let serve = |frontend: &str| {
+        let meaning =
+            mean(&documents(&[&asking(frontend), &secret("shop/cert"), &authorities("ConfigMap", "shop/ca")]), &[]);
+        let clients =
+            meaning.ingress[&object("shop/web-gateway")].ports.first().map(|p| p.listeners[0].clients.clone());
+        (clients.map(|clients| clients.map(|clients| clients.optional)), gateway_status(&meaning, "shop/web"))
+    };
+    let (clients, _) = serve(&format!("default: {{validation: {{{map}}}}}, perPort: [{{port: 443, tls: {{}}}}]"));
+    assert_eq!(clients, Some(None), "the port's own word stands over the default");
+    let (clients, _) = serve(&format!("default: {{}}, perPort: [{{port: 444, tls: {{validation: {{{map}}}}}}}]"));
+    assert_eq!(clients, Some(None), "another port's word is not this one's");
+    let fallback = "mode: AllowInsecureFallback";
+    let (clients, (conditions, _)) =
+        serve(&format!("default: {{}}, perPort: [{{port: 443, tls: {{validation: {{{map}, {fallback}}}}}}}]"));
+    assert_eq!(clients, Some(Some(true)));
+    assert!(conditions.ends_with(" InsecureFrontendValidationMode=ConfigurationChanged"), "{conditions}");
+    let (clients, (_, listeners)) = serve(&format!("default: {{validation: {{{map}, mode: Sometimes}}}}"));
+    assert_eq!(clients, None, "a mode that is not known serves nobody");
+    assert!(listeners[0].starts_with("https 0: !Accepted=UnsupportedValue"), "{listeners:?}");
 }

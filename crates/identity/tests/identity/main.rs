@@ -4,6 +4,7 @@ mod support;
 
 mod handshakes;
 mod lifecycle;
+mod public;
 mod resumption;
 mod rogue;
 mod streams;

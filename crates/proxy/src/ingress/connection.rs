@@ -93,7 +93,8 @@ async fn sealed(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Op
         return bytes(worker, &listener, name, Copied(stream), place);
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2_STANDARD);
-    let from = Downstream { destination: None, door: Some(Door::sealed(serving, hello.server_name, client)) };
+    let from =
+        Downstream { destination: None, door: Some(Door::sealed(serving, hello.server_name, listener.asks, client)) };
     match is_http2 {
         true => place.go_on(http2(worker, stream.into(), BytesMut::new(), from, "ingress")),
         false => place.go_on(http1(worker, stream.into(), BytesMut::new(), from, "ingress")),

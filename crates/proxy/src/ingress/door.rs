@@ -22,6 +22,8 @@ pub struct Door {
     serving: Serving,
     /// The name that the client asked for within TLS. `None`: there was no TLS.
     sni: Option<Option<Box<str>>>,
+    /// What was asked of the client when it was let in ([`ListenerView::asks`](super::table::ListenerView::asks)).
+    asked: u64,
     /// Who the client says it is, by the network.
     client: Option<IpAddr>,
 }
@@ -29,12 +31,12 @@ pub struct Door {
 impl Door {
     /// In clear text.
     pub fn plain(serving: Serving, client: Option<IpAddr>) -> Self {
-        Self { serving, sni: None, client }
+        Self { serving, sni: None, asked: 0, client }
     }
 
-    /// Behind TLS that was begun with this server name.
-    pub fn sealed(serving: Serving, sni: Option<Box<str>>, client: Option<IpAddr>) -> Self {
-        Self { serving, sni: Some(sni), client }
+    /// Behind TLS that was begun with this server name, by a client of which this was asked.
+    pub fn sealed(serving: Serving, sni: Option<Box<str>>, asked: u64, client: Option<IpAddr>) -> Self {
+        Self { serving, sni: Some(sni), asked, client }
     }
 
     /// The routes that are for the request; tells the backend who asked, and for what.
@@ -55,7 +57,9 @@ impl Door {
             (None, PortKind::Http) => {}
             (Some(sni), PortKind::Tls) if listener.is_http => {
                 let own = table.listeners.find(sni.as_deref().unwrap_or_default());
-                if own.is_none_or(|own| !Rc::ptr_eq(own, listener)) {
+                // More may be asked of clients now than when this one came: it is to come again (RFC 9110 §15.5.20).
+                let is_asked = listener.asks == 0 || listener.asks == self.asked;
+                if own.is_none_or(|own| !Rc::ptr_eq(own, listener)) || !is_asked {
                     return Err(RequestError::Misdirected);
                 }
             }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use veer_core::ObjectName;
-use veer_core::ingress::{AttachedHttp, Ingress, IngressListener, IngressPort, Serves};
+use veer_core::ingress::{AttachedHttp, ClientCertificates, Ingress, IngressListener, IngressPort, Serves};
 use veer_core::route::{HttpMatch, HttpRoute, HttpRule, PathMatch};
 use veer_route::{NormalPath, RequestView};
 
@@ -32,6 +32,7 @@ fn listener(hostname: Option<&str>, attached: &[(&[&str], usize)]) -> IngressLis
         name: hostname.unwrap_or("any").into(),
         hostname: hostname.map(Into::into),
         certificates: Vec::new(),
+        clients: None,
         serves: Serves::Http(attached.collect()),
     }
 }
@@ -98,7 +99,7 @@ fn listeners_do_not_share_their_routes() {
 
     // Behind TLS the connection's listener is the only one that is served.
     let serving = serving(PortKind::Tls, routes, vec![wild, exact, bare]);
-    let by = |name: &str| Door::sealed(Rc::clone(&serving), Some(name.into()), None);
+    let by = |name: &str| Door::sealed(Rc::clone(&serving), Some(name.into()), 0, None);
     assert_eq!(asked(&by("a.example.com"), "a.example.com", "/a"), "exact");
     assert_eq!(asked(&by("b.example.com"), "c.example.com", "/a"), "wild", "the same listener's other host");
     assert_eq!(asked(&by("b.example.com"), "a.example.com", "/a"), "421");
@@ -127,4 +128,22 @@ fn who_asked_and_for_what_is_told_and_not_believed() {
     let mut head = request("a.example.com:443", "");
     head.set_method(b"CONNECT");
     assert!(door.enter(&mut head).is_err_and(|error| error.verdict().status == 400), "a Gateway opens no tunnels");
+}
+
+#[test]
+fn who_was_let_in_by_other_terms_is_to_come_again() {
+    let clients = |optional| Some(ClientCertificates { authorities_pem: "".into(), optional });
+    let asking = |clients: Option<ClientCertificates>| {
+        let mut one = listener(None, &[(&[], 0)]);
+        one.clients = clients;
+        serving(PortKind::Tls, vec![route("any", "/")], vec![one])
+    };
+    let asks = |serving: &Serving| serving.borrow().listeners.find("a.org").unwrap().asks;
+    let (open, lax) = (asking(None), asking(clients(true)));
+    assert_eq!(asks(&open), 0);
+    assert!(asks(&lax) != 0 && asks(&lax) == asks(&asking(clients(true))), "the same terms, the same mark");
+    let door = |serving: &Serving, asked| Door::sealed(Rc::clone(serving), Some("a.org".into()), asked, None);
+    assert_eq!(asked(&door(&lax, asks(&lax)), "a.org", "/"), "any");
+    assert_eq!(asked(&door(&lax, 0), "a.org", "/"), "421", "nothing was asked when it came");
+    assert_eq!(asked(&door(&open, asks(&lax)), "a.org", "/"), "any", "nothing is asked any more");
 }

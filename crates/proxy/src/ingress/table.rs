@@ -5,13 +5,15 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::hash::BuildHasher as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use veer_core::ingress::{AttachedHttp, AttachedStream, Ingress, IngressListener, IngressPort, PortKind, Serves};
 use veer_core::route::HttpRoute;
 use veer_core::{AppProtocol, ServiceHost};
-use veer_identity::{ALPN_H2_STANDARD, ALPN_HTTP1_STANDARD, PublicCertificate, ServerTls};
+use veer_identity::{ALPN_H2_STANDARD, ALPN_HTTP1_STANDARD, PublicCertificate, PublicClients, ServerTls};
 use veer_route::{Deal, Matcher};
 
 use super::hosts::Hosts;
@@ -31,6 +33,8 @@ pub struct ListenerView {
     pub name: Arc<str>,
     /// What is shown to clients, where TLS ends here.
     pub tls: Option<Arc<ServerTls>>,
+    /// Stands for what is asked of clients; 0: nothing. A connection that was let in by other terms is not served.
+    pub asks: u64,
     /// Whether requests are served, or bytes.
     pub is_http: bool,
     /// By host: routes of requests, or of bytes.
@@ -72,13 +76,19 @@ fn view(
         .collect::<Result<_, _>>()?;
     let is_http = matches!(listener.serves, Serves::Http(_));
     let alpn: &[&[u8]] = if is_http { &[ALPN_H2_STANDARD, ALPN_HTTP1_STANDARD] } else { &[] };
-    let tls = (!certificates.is_empty()).then(|| Arc::new(ServerTls::public(certificates, alpn)));
+    let clients = match &listener.clients {
+        None => None,
+        Some(asked) if asked.optional => Some(PublicClients::anybody()),
+        Some(asked) => Some(PublicClients::of_authorities(&asked.authorities_pem)?),
+    };
+    let tls = (!certificates.is_empty()).then(|| Arc::new(ServerTls::public(certificates, alpn, clients)));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let hosts = match &listener.serves {
         Serves::Http(attached) => requests(&ingress.http_routes, attached, port.port, scheme, host),
         Serves::Bytes(attached) => bytes(attached, port.port, host),
     };
-    Ok(ListenerView { name: Arc::clone(&listener.name), tls, is_http, hosts })
+    let asks = listener.clients.as_ref().map_or(0, |asked| FixedState::default().hash_one(asked) | 1);
+    Ok(ListenerView { name: Arc::clone(&listener.name), tls, asks, is_http, hosts })
 }
 
 /// Each host with the routes that are for it, and behind it the less specific hosts that stand for it, too.

@@ -92,10 +92,90 @@ manifest! {
     /// TLS of a whole Gateway.
     #[derive(Default)]
     pub struct GatewayTls {
-        /// What is asked of clients (GEP-91). Not supported by this version: listeners with it are not accepted.
-        pub frontend: Option<Present> = "frontend",
+        /// What is asked of clients (GEP-91).
+        pub frontend: Option<FrontendTls> = "frontend",
         /// The certificate that is shown to backends (GEP-3155). Not supported by this version.
         pub backend: Option<Present> = "backend",
+    }
+    ignored []
+}
+
+manifest! {
+    /// What is asked of clients at listeners for HTTPS.
+    #[derive(Default)]
+    pub struct FrontendTls {
+        /// At every port without an entry of its own.
+        pub default: FrontendTlsConfig = "default",
+        /// By port, in place of the default.
+        pub per_port: Vec<FrontendTlsPort> = "perPort",
+    }
+    ignored []
+}
+
+impl FrontendTls {
+    /// What holds at a port; `None`: clients are not asked for a certificate.
+    pub fn at(&self, port: u16) -> Option<&FrontendValidation> {
+        let own = self.per_port.iter().find(|own| own.port == port).map(|own| &own.tls);
+        own.unwrap_or(&self.default).validation.as_ref()
+    }
+}
+
+manifest! {
+    /// What is asked of clients at one port.
+    pub struct FrontendTlsPort {
+        /// The port.
+        pub port: u16 = "port" => required,
+        /// What is asked.
+        pub tls: FrontendTlsConfig = "tls" => required,
+    }
+    ignored []
+}
+
+manifest! {
+    /// What is asked of clients.
+    #[derive(Default)]
+    pub struct FrontendTlsConfig {
+        /// `None`: no certificate.
+        pub validation: Option<FrontendValidation> = "validation",
+    }
+    ignored []
+}
+
+manifest! {
+    /// A client's certificate is asked for, and held against authorities.
+    #[derive(Default)]
+    pub struct FrontendValidation {
+        /// Where the authorities' certificates are.
+        pub ca_certificate_refs: Vec<ObjectRef> = "caCertificateRefs" => required,
+        /// What becomes of clients without a valid one.
+        pub mode: FrontendValidationMode = "mode",
+    }
+    ignored []
+}
+
+open_enum! {
+    /// What becomes of clients without a valid certificate.
+    pub enum FrontendValidationMode {
+        /// They are refused.
+        AllowValidOnly = "AllowValidOnly",
+        /// They are served like others.
+        AllowInsecureFallback = "AllowInsecureFallback",
+    }
+    default AllowValidOnly
+}
+
+manifest! {
+    /// Refers to any object.
+    #[derive(Default)]
+    pub struct ObjectRef {
+        /// API group.
+        pub group: Arc<str> = "group",
+        /// Kind.
+        pub kind: Arc<str> = "kind" => required,
+        /// Namespace; `None`: the referrer's.
+        pub namespace: Option<Arc<str>> = "namespace",
+        /// Name.
+        pub name: Arc<str> = "name" => required,
     }
     ignored []
 }
@@ -359,10 +439,26 @@ pub enum ListenerParent {
     ListenerSet,
 }
 
+/// A ConfigMap, as far as it holds certificates of authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigMap {
+    /// `data["ca.crt"]`, PEM. Nothing else of it is kept.
+    pub authorities: Option<Arc<str>>,
+}
+
+manifest! {
+    /// `spec` of a ClusterTrustBundle (`certificates.k8s.io`).
+    pub struct ClusterTrustBundleSpec {
+        /// Certificates of authorities, PEM.
+        pub trust_bundle: Arc<str> = "trustBundle" => required,
+    }
+    ignored ["signerName"]
+}
+
 /// A Secret, as far as it holds a certificate. Its values are never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret {
-    /// `type`; [`TLS_SECRET`] for those that listeners refer to. Values of other types are not kept.
+    /// `type`; [`TLS_SECRET`] for those that listeners refer to. Of other types nothing but `ca.crt` is kept.
     pub secret_type: Arc<str>,
     /// Values by key, decoded.
     pub data: BTreeMap<Arc<str>, Arc<str>>,
@@ -372,6 +468,11 @@ impl Secret {
     /// `tls.crt`: the chain, PEM.
     pub fn certificate(&self) -> Option<&Arc<str>> {
         self.data.get("tls.crt")
+    }
+
+    /// `ca.crt`: certificates of authorities, PEM.
+    pub fn authorities(&self) -> Option<&Arc<str>> {
+        self.data.get("ca.crt")
     }
 
     /// `tls.key`: its key, PEM.

@@ -22,15 +22,49 @@ pub(super) fn gateway(check: &mut Check<'_>, spec: &GatewaySpec) {
             check.error("V0014", &path, "is not an IP address", "write an address like 10.0.0.1 or fd00::1");
         }
     }
+    if let Some(asked) = &spec.tls.frontend {
+        frontend(check, asked);
+    }
     let unsupported = [
         (spec.infrastructure.parameters_ref, "spec.infrastructure.parametersRef", "the Gateway is not accepted"),
-        (spec.tls.frontend, "spec.tls.frontend", "listeners with TLS are not accepted"),
         (spec.tls.backend, "spec.tls.backend", "no client certificate is shown to backends outside of the mesh"),
     ];
     for (written, path, what) in unsupported {
         if written.is_some() {
             check.warning("V0041", path, &format!("is not supported by this version: {what}"), "remove it");
         }
+    }
+}
+
+fn frontend(check: &mut Check<'_>, frontend: &FrontendTls) {
+    let base = "spec.tls.frontend";
+    let ports = frontend.per_port.iter().map(|own| Some(own.port));
+    check.distinct(&format!("{base}.perPort"), "port", ports);
+    let own = frontend.per_port.iter().enumerate();
+    let own = own.map(|(index, own)| (format!("{base}.perPort[{index}].tls"), &own.tls));
+    for (at, config) in std::iter::once((format!("{base}.default"), &frontend.default)).chain(own) {
+        let Some(validation) = &config.validation else { continue };
+        let list = format!("{at}.validation.caCertificateRefs");
+        if check.is_empty(&list, &validation.ca_certificate_refs) {
+            let mend = "name a ConfigMap with a key ca.crt, or remove the validation";
+            check.warning("V0011", &list, "there is none: the listeners are not served", mend);
+        }
+        if validation.mode == FrontendValidationMode::AllowInsecureFallback {
+            let reason = "lets clients in that show no valid certificate";
+            check.warning(
+                "V0047",
+                &format!("{at}.validation.mode"),
+                reason,
+                "write AllowValidOnly when all clients have one",
+            );
+        }
+    }
+}
+
+pub(super) fn trust_bundle(check: &mut Check<'_>, spec: &ClusterTrustBundleSpec) {
+    if !has_pem(&spec.trust_bundle, "CERTIFICATE") {
+        let reason = "holds no sound PEM section CERTIFICATE";
+        check.warning("V0045", "spec.trustBundle", reason, "put PEM certificates of authorities there");
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::GatewayClass(spec) => gateway::class(&mut check, &object.meta, spec),
         Kind::ListenerSet(spec) => gateway::set(&mut check, spec),
         Kind::Secret(spec) => gateway::secret(&mut check, spec),
+        Kind::ConfigMap(_) => {}
+        Kind::ClusterTrustBundle(spec) => gateway::trust_bundle(&mut check, spec),
         Kind::ReferenceGrant(spec) => route::grant(&mut check, spec),
         Kind::Workload(spec) => own::workload(&mut check, spec),
         Kind::Link(spec) => own::link(&mut check, spec),

@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod bytes;
 mod capture;
+mod edge;
 mod fleet_folder;
 mod foreign;
 mod identity;

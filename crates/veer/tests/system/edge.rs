@@ -1,0 +1,168 @@
+//! A Gateway between clients and backends that are outside of the mesh: real curl, real sockets.
+
+use std::path::Path;
+use std::process::Command;
+
+use veer_testkit::{Fleet, eventually};
+
+use crate::support::{Answer, SOON, fleet, output, service, workload};
+
+/// Address of the Gateway within its cluster's network.
+const GATEWAY: u8 = 60;
+const STRICT: u16 = 10443;
+const LAX: u16 = 10444;
+
+/// Keys and certificates of a small world, in a folder.
+struct Keys<'a>(&'a Path);
+
+impl Keys<'_> {
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        output(Command::new("openssl").current_dir(self.0).args(arguments));
+    }
+
+    /// An authority: `NAME.crt`, `NAME.key`.
+    fn authority(&self, name: &str) {
+        let (key, chain, subject) = (format!("{name}.key"), format!("{name}.crt"), format!("/CN={name}"));
+        let ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+        let all = [&["req", "-x509"], &ec[..], &["-subj", &subject, "-keyout", &key, "-out", &chain]].concat();
+        self.openssl(&all);
+    }
+
+    /// A certificate of an authority for these names (`DNS:…,URI:…`).
+    fn signed(&self, name: &str, by: &str, names: &str) {
+        let (key, request, chain) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
+        let subject = format!("/CN={name}");
+        let ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        let all = [&["req"], &ec[..], &["-subj", &subject, "-keyout", &key, "-out", &request]].concat();
+        self.openssl(&all);
+        let extensions = format!("{name}.ext");
+        std::fs::write(self.0.join(&extensions), format!("subjectAltName={names}\n")).expect("written");
+        let (authority, authority_key) = (format!("{by}.crt"), format!("{by}.key"));
+        let signing = ["x509", "-req", "-days", "2", "-in", &request, "-CA", &authority, "-CAkey", &authority_key];
+        self.openssl(&[&signing[..], &["-CAcreateserial", "-extfile", &extensions, "-out", &chain]].concat());
+    }
+
+    fn indented(&self, file: &str) -> String {
+        let text = std::fs::read_to_string(self.0.join(file)).expect("openssl wrote it");
+        text.lines().map(|line| format!("    {line}\n")).collect()
+    }
+
+    fn secret(&self, name: &str) -> String {
+        let (chain, key) = (self.indented(&format!("{name}.crt")), self.indented(&format!("{name}.key")));
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name}, namespace: shop }}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{chain}  tls.key: |\n{key}"
+        )
+    }
+
+    fn config_map(&self, name: &str) -> String {
+        let chain = self.indented(&format!("{name}.crt"));
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: {name}, namespace: shop }}\ndata:\n  ca.crt: |\n{chain}"
+        )
+    }
+}
+
+/// Asks the Gateway as shop.example.com.
+fn ask(fleet: &Fleet, scheme: &str, port: u16, path: &str, more: &[&str]) -> Answer {
+    let resolve = format!("shop.example.com:{port}:{}", fleet.address("west", GATEWAY));
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-i", "-m", "10", "-w", "\n%{http_code}", "--resolve", &resolve]).args(more);
+    let output = curl.arg(format!("{scheme}://shop.example.com:{port}{path}")).output().expect("curl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (text, status) = text.rsplit_once('\n').expect("curl prints the status");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    Answer { status: status.parse().expect("a status"), head: head.to_owned(), body: body.to_owned() }
+}
+
+async fn until(fleet: &Fleet, what: &str, status: u16, asking: impl Fn() -> Answer) {
+    eventually(&format!("{what} (logs in {})", fleet.folder().display()), SOON, || {
+        let answer = asking();
+        if answer.status == status { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_show_certificates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = Keys(folder.path());
+    keys.authority("site-ca");
+    keys.authority("clients");
+    keys.authority("foreign");
+    keys.signed("site", "site-ca", "DNS:shop.example.com");
+    keys.signed("ada", "clients", "DNS:ada.example");
+    keys.signed("eve", "foreign", "DNS:ada.example");
+    let validation = |more: &str| {
+        format!("validation: {{ caCertificateRefs: [{{ group: \"\", kind: ConfigMap, name: clients }}]{more} }}")
+    };
+    let listener = |name: &str, port: u16| {
+        format!(
+            "  - {{ name: {name}, port: {port}, protocol: HTTPS, tls: {{ certificateRefs: [{{ name: site }}] }} }}\n"
+        )
+    };
+    let gateway = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: web, namespace: shop }}
+spec:
+  gatewayClassName: veer
+  addresses: [{{ value: 127.92.0.{GATEWAY} }}]
+  tls:
+    frontend:
+      default: {{ {} }}
+      perPort: [{{ port: {LAX}, tls: {{ {} }} }}]
+  listeners:
+{}{}",
+        validation(""),
+        validation(", mode: AllowInsecureFallback"),
+        listener("strict", STRICT),
+        listener("lax", LAX),
+    );
+    let route = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: page, namespace: shop }
+spec:
+  parentRefs: [{ name: web }]
+  rules: [{ backendRefs: [{ name: page, port: 80 }] }]
+";
+    let fleet = fleet()
+        .cluster("west", 92, 1)
+        .manifest("west/page.yaml", &service("page", 80, "http"))
+        .manifest("west/page-1.yaml", &workload("page", 1, "127.92.0.31", "http", "app.py"))
+        .manifest("west/site.yaml", &keys.secret("site"))
+        .manifest("west/clients.yaml", &keys.config_map("clients"))
+        .manifest("west/gateway.yaml", &gateway)
+        .manifest("west/route.yaml", route)
+        .start()
+        .await
+        .expect("the fleet starts");
+
+    let trusted = keys.path("site-ca.crt");
+    let shows = |name: &str| {
+        let (chain, key) = (keys.path(&format!("{name}.crt")), keys.path(&format!("{name}.key")));
+        ["--cacert".to_owned(), trusted.clone(), "--cert".to_owned(), chain, "--key".to_owned(), key]
+    };
+    let asked = |port: u16, who: Option<&str>| {
+        let more = who.map_or(vec!["--cacert".to_owned(), trusted.clone()], |who| shows(who).to_vec());
+        ask(&fleet, "https", port, "/", &more.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    until(&fleet, "a client of the authority is served", 200, || asked(STRICT, Some("ada"))).await;
+    assert_eq!(asked(STRICT, Some("eve")).status, 0, "another authority's client");
+    assert_eq!(asked(STRICT, None).status, 0, "no certificate");
+    for who in [Some("ada"), Some("eve"), None] {
+        assert_eq!(asked(LAX, who).status, 200, "the fallback lets in {who:?}");
+    }
+
+    // The authority is replaced, then lost: who was let in before is not let in any more, then nobody is.
+    let other = keys.config_map("foreign").replace("name: foreign", "name: clients");
+    fleet.write("west/clients.yaml", &other).expect("written");
+    until(&fleet, "clients of the new authority are served", 200, || asked(STRICT, Some("eve"))).await;
+    assert_eq!(asked(STRICT, Some("ada")).status, 0);
+    fleet.write("west/clients.yaml", &other.replace("ca.crt:", "other:")).expect("written");
+    until(&fleet, "nobody is served", 0, || asked(STRICT, Some("eve"))).await;
+    until(&fleet, "nobody is served by the fallback either", 0, || asked(LAX, None)).await;
+}
