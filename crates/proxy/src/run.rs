@@ -53,6 +53,7 @@ async fn start(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     limits::raise_descriptor_limit();
     let mut rng = veer_net::rng();
     let metrics = Metrics::new();
+    veer_telemetry::panics::count(&metrics);
     metrics.gauge(&gauges::BUILD, &[env!("CARGO_PKG_VERSION"), "proxy"]).set(1.0);
     metrics.gauge(&gauges::PROCESS_START, &[]).set(clock::unix_seconds(clock::now()) as f64);
     let target = if config.access_log { AccessLogTarget::Stdout } else { AccessLogTarget::Off };

@@ -50,6 +50,8 @@ pub mod counters {
         ACCESS_LOG_DROPPED: "veer_access_log_dropped_entries", "Access log entries that were dropped", [];
         /// Certificates taken into use.
         CERTIFICATE_ROTATIONS: "veer_certificate_rotations", "Certificates taken into use", ["outcome"];
+        /// Panics of tasks and threads, which the process outlived.
+        PANICS: "veer_panics", "Panics that the process outlived; each is a defect", [];
     }
 
     /// Every counter family.

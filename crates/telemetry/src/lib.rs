@@ -11,6 +11,7 @@ pub mod flag;
 pub mod histogram;
 pub mod logging;
 mod metrics;
+pub mod panics;
 pub mod text;
 
 pub use access_log::{AccessEntry, AccessLog, AccessLogConfig, AccessLogGuard};

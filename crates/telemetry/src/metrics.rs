@@ -72,6 +72,11 @@ impl Metrics {
         handle(&self.0.state.counters, family, labels)
     }
 
+    /// Shows a counter that counts elsewhere: of a family without labels.
+    pub(crate) fn adopt(&self, family: &'static Family, counter: Counter) {
+        lock(&self.0.state.counters).entry(family.name).or_default().insert(Vec::new(), counter);
+    }
+
     /// The gauge with these label values, in the order of the family's labels.
     pub fn gauge(&self, family: &'static Family, labels: &[&str]) -> Gauge {
         handle(&self.0.state.gauges, family, labels)

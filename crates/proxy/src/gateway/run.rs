@@ -44,6 +44,7 @@ async fn start(config: GatewayProcessConfig, drain: Drain) -> Result<(), ProxyEr
     limits::raise_descriptor_limit();
     let mut rng = veer_net::rng();
     let metrics = Metrics::new();
+    veer_telemetry::panics::count(&metrics);
     metrics.gauge(&gauges::BUILD, &[env!("CARGO_PKG_VERSION"), "gateway"]).set(1.0);
     metrics.gauge(&gauges::PROCESS_START, &[]).set(clock::unix_seconds(clock::now()) as f64);
     let gateway = Gateway::new(config.clone(), metrics.clone(), drain.clone());
