@@ -150,6 +150,16 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// What a failed answer says about itself: gRPC's message, or the first line of a text; at most 160 characters.
+    pub fn words(&self) -> Option<String> {
+        let message = self.headers.get("grpc-message").and_then(|message| message.to_str().ok());
+        let line = || std::str::from_utf8(&self.body).ok()?.lines().next();
+        let words = message.or_else(line)?.trim();
+        (!words.is_empty()).then(|| words.chars().take(160).collect())
+    }
+}
+
 /// Sends the plan's requests when they are due and hands each one's [`Sample`] to `sink`, in the order of completion.
 ///
 /// # Cancel safety

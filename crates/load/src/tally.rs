@@ -7,6 +7,9 @@ use hdrhistogram::Histogram;
 
 use crate::Sample;
 
+/// Reasons that are told with their words; of more only the status is.
+const MOST_REASONS: usize = 64;
+
 /// Counts and latencies of many samples. Latencies are kept in nanoseconds to three significant digits.
 #[derive(Debug, Clone)]
 pub struct Tally {
@@ -45,9 +48,10 @@ impl Tally {
         self.record(sample.latency);
         if !sample.ok() {
             let reason = match &sample.outcome {
-                Ok(answer) => match answer.headers.get("grpc-message").and_then(|m| m.to_str().ok()) {
-                    Some(message) => format!("status {} ({message})", answer.status),
-                    None => format!("status {}", answer.status),
+                Ok(answer) => match answer.words() {
+                    // Answers that say something else each time must not fill the memory.
+                    Some(words) if self.reasons.len() < MOST_REASONS => format!("status {} ({words})", answer.status),
+                    _ => format!("status {}", answer.status),
                 },
                 Err(failure) => failure.to_string(),
             };

@@ -18,8 +18,8 @@ async fn server(delay: fn(u64) -> Duration) -> SocketAddr {
                 while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
                     let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     tokio::time::sleep(delay(n)).await;
-                    let status = if n % 10 == 9 { "503 Busy" } else { "200 OK" };
-                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+                    let (status, body) = if n % 10 == 9 { ("503 Busy", "busy\n") } else { ("200 OK", "fine\n") };
+                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\n\r\n{body}");
                     if stream.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }
@@ -49,7 +49,7 @@ async fn every_request_is_sent_once_and_failures_are_told() {
     run(plan(target, 8), |sample| tally.add(&sample)).await;
     let summary = tally.summary();
     assert_eq!((summary.requests, summary.failures), (200, 20));
-    assert_eq!(tally.reasons().get("status 503"), Some(&20));
+    assert_eq!(tally.reasons().get("status 503 (busy)"), Some(&20));
 }
 
 #[tokio::test]

@@ -33,12 +33,8 @@ async fn ask(client: &Client, mut request: Request, visitor: &HeaderMap) -> Resu
     }
     let answer = client.send(&request).await.map_err(|failure| format!("{}: {failure}", request.kind))?;
     if !answer.ok {
-        return Err(format!(
-            "{}: status {}: {}",
-            request.kind,
-            answer.status,
-            String::from_utf8_lossy(&answer.body).trim()
-        ));
+        let words = answer.words().unwrap_or_default();
+        return Err(format!("{}: status {}: {words}", request.kind, answer.status));
     }
     Ok(answer)
 }

@@ -43,6 +43,7 @@ const EXAMPLE: &[(&str, &str)] = &[
     ("west/catalog-1.yaml", include_str!("../../../../examples/shop/west/catalog-1.yaml")),
     ("west/catalog-2.yaml", include_str!("../../../../examples/shop/west/catalog-2.yaml")),
     ("west/price.yaml", include_str!("../../../../examples/shop/west/price.yaml")),
+    ("west/price-route.yaml", include_str!("../../../../examples/shop/west/price-route.yaml")),
     ("west/price-1.yaml", include_str!("../../../../examples/shop/west/price-1.yaml")),
     ("west/imports.yaml", include_str!("../../../../examples/shop/west/imports.yaml")),
     ("west/authorization.yaml", include_str!("../../../../examples/shop/west/authorization.yaml")),
@@ -54,11 +55,13 @@ const EXAMPLE: &[(&str, &str)] = &[
     ("east/catalog-2.yaml", include_str!("../../../../examples/shop/east/catalog-2.yaml")),
     ("east/catalog-canary.yaml", include_str!("../../../../examples/shop/east/catalog-canary.yaml")),
     ("east/price.yaml", include_str!("../../../../examples/shop/east/price.yaml")),
+    ("east/price-route.yaml", include_str!("../../../../examples/shop/east/price-route.yaml")),
     ("east/price-1.yaml", include_str!("../../../../examples/shop/east/price-1.yaml")),
     ("east/authorization.yaml", include_str!("../../../../examples/shop/east/authorization.yaml")),
     ("edge/namespace.yaml", include_str!("../../../../examples/shop/edge/namespace.yaml")),
     ("edge/visitor.yaml", include_str!("../../../../examples/shop/edge/visitor.yaml")),
     ("edge/web.yaml", include_str!("../../../../examples/shop/edge/web.yaml")),
+    ("edge/price-route.yaml", include_str!("../../../../examples/shop/edge/price-route.yaml")),
     ("edge/remote.yaml", include_str!("../../../../examples/shop/edge/remote.yaml")),
 ];
 
