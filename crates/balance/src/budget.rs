@@ -1,6 +1,6 @@
 //! The retry budget (GEP-3388): what keeps retries from making an outage worse.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 use veer_core::policy;
@@ -22,6 +22,7 @@ pub struct RetryBudget {
     ratio: AtomicU64,
     /// Retries per interval that are always allowed; bits of an `f64`.
     floor: AtomicU64,
+    answers: AtomicBool,
     requests: Window,
     retries: Window,
 }
@@ -34,6 +35,7 @@ impl RetryBudget {
             slice: AtomicU64::new(1),
             ratio: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            answers: AtomicBool::new(false),
             requests: Window::default(),
             retries: Window::default(),
         };
@@ -47,6 +49,12 @@ impl RetryBudget {
         self.slice.store((micros(policy.interval) / SLICES).max(1), Relaxed);
         self.ratio.store(policy.ratio.max(0.0).to_bits(), Relaxed);
         self.floor.store(floor.to_bits(), Relaxed);
+        self.answers.store(policy.answers, Relaxed);
+    }
+
+    /// Whether a request whose retry it does not allow is answered with 503.
+    pub fn answers(&self) -> bool {
+        self.answers.load(Relaxed)
     }
 
     /// Counts an original request; retries are not counted here.
@@ -144,7 +152,8 @@ mod tests {
     #[test]
     fn the_floor_serves_the_quiet_and_the_window_slides() {
         let start = Instant::now();
-        let policy = policy::RetryBudget { ratio: 0.1, interval: Duration::from_secs(10), min_per_second: 0.5 };
+        let policy =
+            policy::RetryBudget { ratio: 0.1, interval: Duration::from_secs(10), min_per_second: 0.5, answers: false };
         let budget = RetryBudget::new(&policy, start);
         let granted = |at: u64| (0..20).filter(|_| budget.retry(start + Duration::from_secs(at))).count();
         assert_eq!(granted(0), 5);
@@ -159,7 +168,7 @@ mod tests {
     #[test]
     fn zero_is_off() {
         let start = Instant::now();
-        let policy = policy::RetryBudget { ratio: 0.0, interval: Duration::ZERO, min_per_second: 0.0 };
+        let policy = policy::RetryBudget { ratio: 0.0, interval: Duration::ZERO, min_per_second: 0.0, answers: false };
         let budget = RetryBudget::new(&policy, start);
         budget.request(start);
         assert!(!budget.retry(start));

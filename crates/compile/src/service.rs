@@ -10,7 +10,7 @@ use veer_core::service::ServiceScope;
 use veer_core::{
     ClusterEndpoints, ClusterName, Endpoint, Endpoints, ObjectName, Offer, Reach, Service, ServiceHost, ServicePort,
 };
-use veer_resources::{Diagnostic, Kind, KindName, TargetKind};
+use veer_resources::{Diagnostic, Kind, KindName, Object, TargetKind};
 
 use crate::export;
 use crate::links::age;
@@ -149,17 +149,25 @@ fn policy(view: View<'_>, kind: TargetKind, name: &ObjectName) -> Option<Traffic
         let policies = view.listed(Key::Policies(Parent { kind, name: name.clone() }));
         policies.filter(|policy| policy.kind.name() == wanted).min_by_key(|policy| age(policy))
     };
-    let own = listed(KindName::TrafficPolicy).map(|object| &object.kind);
-    let standard = listed(KindName::BackendTrafficPolicy).map(|object| &object.kind);
-    let mut policy = match own {
-        Some(Kind::TrafficPolicy(spec)) => Some(spec.policy()),
-        _ => None,
-    };
-    if let Some(Kind::BackendTrafficPolicy(spec)) = standard {
+    let own = listed(KindName::TrafficPolicy);
+    let standard = listed(KindName::BackendTrafficPolicy);
+    let mut policy = None;
+    if let Some((object, Kind::TrafficPolicy(spec))) = own.map(|object| (object, &object.kind)) {
+        let policy: &mut TrafficPolicy = policy.insert(spec.policy());
+        policy.by.push(by(object));
+    }
+    if let Some((object, Kind::BackendTrafficPolicy(spec))) = standard.map(|object| (object, &object.kind)) {
         let service = format!("{} {name}", crate::routes::kind_name(kind));
-        spec.apply(&service, policy.get_or_insert_default());
+        let policy = policy.get_or_insert_default();
+        spec.apply(&service, policy);
+        policy.by.push(by(object));
     }
     policy
+}
+
+/// Kind and name of the object that says something.
+fn by(object: &Object) -> Arc<str> {
+    format!("{} {}", object.kind.name(), object.name()).into()
 }
 
 /// Ports of the `clusterset.local` host with their routes: those attached to the ServiceImport; else, when this cluster exports

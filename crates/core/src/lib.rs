@@ -5,6 +5,7 @@
 //! carries them as resources, and the proxy acts on them without translating them again. No clock, no sockets, no files.
 
 pub mod endpoints;
+pub mod fault;
 pub mod gateway;
 pub mod inbound;
 pub mod ingress;

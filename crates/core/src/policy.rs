@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::FaultRule;
 use crate::names::ClusterName;
 use crate::route::SessionPersistence;
 
@@ -36,6 +37,10 @@ pub struct TrafficPolicy {
     pub try_timeout: Option<Duration>,
     /// Requests of one session go to one endpoint, when the route says nothing of sessions. Default none.
     pub session: Option<Arc<SessionPersistence>>,
+    /// Faults injected on purpose; the first that holds acts. Default none.
+    pub faults: Vec<FaultRule>,
+    /// Who wrote it, most general first, such as `TrafficPolicy shop/cart`. Empty: nobody, these are the defaults.
+    pub by: Vec<Arc<str>>,
 }
 
 impl Default for TrafficPolicy {
@@ -48,6 +53,8 @@ impl Default for TrafficPolicy {
             locality: LocalityPolicy::default(),
             try_timeout: None,
             session: None,
+            faults: Vec::new(),
+            by: Vec::new(),
         }
     }
 }
@@ -113,11 +120,14 @@ pub struct RetryBudget {
     pub interval: Duration,
     /// Retries that are always allowed, per second. Default 10.
     pub min_per_second: f64,
+    /// Whether a request whose retry the budget does not allow is answered with 503, whatever the last try brought (GEP-3388).
+    /// Default `false`: what the last try brought is the answer.
+    pub answers: bool,
 }
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { ratio: 0.2, interval: Duration::from_secs(10), min_per_second: 10.0 }
+        Self { ratio: 0.2, interval: Duration::from_secs(10), min_per_second: 10.0, answers: false }
     }
 }
 

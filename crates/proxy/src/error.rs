@@ -41,6 +41,9 @@ pub enum RequestError {
     /// The circuit breaker is open.
     #[error("too many requests in flight towards {0}")]
     Overflow(String),
+    /// The retry budget is spent, and its policy says to tell so.
+    #[error("the retry budget of {0} is spent")]
+    BudgetSpent(String),
     /// No connection came to be.
     #[error("connecting failed: {0}")]
     Connect(String),
@@ -88,6 +91,7 @@ impl RequestError {
             Self::RouteFails(status, _) => (*status, UNAVAILABLE, Flag::BadConfig),
             Self::NoEndpoint(_) => (503, UNAVAILABLE, Flag::NoHealthyUpstream),
             Self::Overflow(_) => (503, UNAVAILABLE, Flag::Overflow),
+            Self::BudgetSpent(_) => (503, UNAVAILABLE, Flag::Overflow),
             Self::Connect(_) => (503, UNAVAILABLE, Flag::UpstreamConnectFailure),
             Self::Lost(_) => (503, UNAVAILABLE, Flag::UpstreamConnectionLost),
             Self::UpstreamProtocol(_) => (502, UNAVAILABLE, Flag::UpstreamProtocol),

@@ -373,6 +373,15 @@ fn own_kinds() {
     let gateways = "  gateways: [{name: a, address: 10.0.0.1}]\n";
     let traffic = |rest: &str| own("TrafficPolicy", &format!("  targetRef: {{kind: Service, name: cart}}\n{rest}"));
     for (codes, text) in [
+        ("V0011", traffic("  faults: [‸{percent: 5}]")),
+        ("V0013", traffic("  faults: [{percent: ‸101, delay: 1s}]")),
+        ("V0027", traffic("  faults: [{percent: 1, fraction: ‸{numerator: 1}, delay: 1s}]")),
+        ("V0015", traffic("  faults: [{delay: ‸0s}]")),
+        ("V0028", traffic("  faults: [{abort: {status: ‸200}}]")),
+        ("V0028", traffic("  faults: [{abort: {grpcStatus: ‸unavailable}}]")),
+        ("V0011", traffic("  faults: [{abort: ‸{}}]")),
+        ("V0021", traffic("  faults: [{headers: [{name: ‸a b, value: c}], delay: 1s}]")),
+        ("V0041", traffic("  faults: [{headers: [{type: RegularExpression, name: a, value: ‸(}], delay: 1s}]")),
         ("V0014", own("Workload", "  address: ‸localhost")),
         ("V0014", own("Workload", "  address: ‸0.0.0.0")),
         ("V0013", workload("  replicas: ‸3")),

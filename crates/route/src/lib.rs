@@ -10,6 +10,7 @@
 mod authorize;
 mod backend;
 mod cors;
+mod faults;
 mod filter;
 mod filters;
 mod matcher;
@@ -21,6 +22,7 @@ mod rule;
 pub use authorize::{Asked, Authorizer, Verdict, authorize};
 pub use backend::{Deal, Share};
 pub use cors::{CorsPolicy, Shared};
+pub use faults::Faults;
 pub use filter::{HeaderEdit, Origin, replace_prefix};
 pub use filters::Direct;
 pub use matcher::{Matched, Matcher};

@@ -151,7 +151,7 @@ fn applicable<'r>(routes: &'r [HttpRoute], namespace: &str) -> Vec<&'r HttpRoute
 }
 
 /// Where a match is found by its path condition.
-enum Slot {
+pub(crate) enum Slot {
     Exact(Box<str>),
     Prefix(Box<str>),
     Method(Box<str>),
@@ -210,7 +210,7 @@ fn compile(text: &str, broken: &mut Option<Arc<str>>) -> Option<Pattern> {
 
 /// A condition on the path by pattern.
 #[derive(Debug)]
-enum PathPattern {
+pub(crate) enum PathPattern {
     Path(Pattern),
     Grpc { service: Option<Pattern>, method: Option<Pattern> },
 }
@@ -229,7 +229,7 @@ impl PathPattern {
 
 /// What is left of a match once its path holds.
 #[derive(Debug)]
-struct Candidate {
+pub(crate) struct Candidate {
     rule: usize,
     method: Option<Arc<str>>,
     headers: Box<[(HeaderName, Value)]>,
@@ -246,7 +246,7 @@ enum Value {
 impl Candidate {
     /// `None` when no request can hold it. Conditions that cannot be understood are left out, and told by `broken`: their rule
     /// fails for every request that may have been meant.
-    fn new(rule: usize, condition: &HttpMatch, broken: &mut Option<Arc<str>>) -> Option<(Slot, Self)> {
+    pub(crate) fn new(rule: usize, condition: &HttpMatch, broken: &mut Option<Arc<str>>) -> Option<(Slot, Self)> {
         let slot = Slot::new(condition.path.as_ref(), broken)?;
         let mut value = |written: &veer_core::route::ValueMatch| match written.by {
             Comparison::Exact => Some(Value::Exact(Arc::clone(&written.value))),
@@ -267,7 +267,7 @@ impl Candidate {
         Some((slot, Self { rule, method: condition.method.clone(), headers: headers.into(), query }))
     }
 
-    fn holds<H: Headers + ?Sized>(&self, request: &RequestView<'_, H>) -> bool {
+    pub(crate) fn holds<H: Headers + ?Sized>(&self, request: &RequestView<'_, H>) -> bool {
         self.method.as_deref().is_none_or(|method| method == request.method)
             && self.headers.iter().all(|(name, value)| match value {
                 Value::Exact(value) => request.header_is(name, value.as_bytes()),

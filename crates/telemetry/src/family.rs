@@ -44,6 +44,8 @@ pub mod counters {
         REFUSED_CONNECTIONS: "veer_refused_connections", "Connections refused at a listener", ["direction", "reason"];
         /// Copies of requests, by what became of them.
         MIRRORED_REQUESTS: "veer_mirrored_requests", "Copies of requests", ["destination_service", "outcome"];
+        /// Faults injected on purpose, by what was done (`delay`, `abort`).
+        INJECTED_FAULTS: "veer_injected_faults", "Faults injected on purpose", ["destination_service", "kind"];
         /// Configuration resources that were refused and the former kept.
         CONFIG_REJECTIONS: "veer_config_rejections", "Configuration resources that were refused", ["type"];
         /// Access log entries that were dropped because the writer was behind or failed.

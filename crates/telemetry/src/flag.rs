@@ -82,6 +82,8 @@ flags! {
     UpstreamProtocol = "UPE", Upstream;
     /// A circuit is open.
     Overflow = "UO", Local;
+    /// A fault was injected on purpose.
+    FaultInjected = "FI", Local;
     /// No route matched.
     NoRoute = "NR", ControlPlane;
     /// No such service.

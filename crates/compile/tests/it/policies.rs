@@ -46,12 +46,32 @@ fn retry_budgets_and_sessions_of_the_standard_policy_stand_over_our_own() {
     let policy = &meaning.endpoints["cart.shop.svc.cluster.local"].policy;
     assert_eq!((policy.outlier.consecutive_failures, policy.retry_budget.ratio), (7, 0.05));
     assert_eq!((policy.retry_budget.interval.as_secs(), policy.retry_budget.min_per_second), (30, 1.5));
+    assert!(policy.retry_budget.answers, "a spent budget is told, as the standard has it");
+    let by: Vec<&str> = policy.by.iter().map(AsRef::as_ref).collect();
+    assert_eq!(by, ["TrafficPolicy shop/own", "XBackendTrafficPolicy shop/a"]);
     assert_eq!(policy.session.as_ref().unwrap().to_string(), "sessions by cookie cart for 3600s");
     assert_eq!(codes(&meaning.faults), ["V0361"], "the second of two is not used");
 
     let meaning = mean(&documents(&[&service("shop/cart"), &standard("a", "  retryConstraint: {}\n")]), &[]);
     let policy = &meaning.endpoints["cart.shop.svc.cluster.local"].policy;
     assert_eq!((policy.retry_budget.ratio, policy.retry_budget.min_per_second), (0.2, 10.0), "the standard's defaults");
+}
+
+#[test]
+fn faults_are_compiled_as_written() {
+    let policy = traffic("chaos", "Service", "cart", 5)
+        + "\n  faults:\n    - {headers: [{name: X-Test, value: a}], percent: 10, delay: 2s}\n    - {fraction: {numerator: 1, denominator: 1000}, abort: {status: 503, grpcStatus: UNAVAILABLE}}";
+    let meaning = mean(&documents(&[&service("shop/cart"), &policy]), &[]);
+    let faults = &meaning.endpoints["cart.shop.svc.cluster.local"].policy.faults;
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "fault for 10 of 100 requests, header x-test = a: delay 2s",
+            "fault for 1 of 1000 requests: abort with 503 with gRPC UNAVAILABLE"
+        ]
+    );
+    assert!(meaning.endpoints["cart.shop.svc.cluster.local"].policy.by.len() == 1);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use veer_balance::{Dial, EndpointKey, NoEndpoint, Pick, Picker, ServiceBalance, Target};
 use veer_core::route::SessionPersistence;
 use veer_core::{Endpoints, ServiceHost};
+use veer_route::Faults;
 use veer_telemetry::Edge;
 
 use super::Map;
@@ -22,6 +23,8 @@ pub struct Backend {
     pub balance: Arc<ServiceBalance>,
     picker: RefCell<Picker>,
     endpoints: RefCell<Arc<Endpoints>>,
+    /// Injected on purpose; nearly always none.
+    faults: RefCell<Option<Rc<Faults>>>,
     /// By target and service port, so that a request does not build a key. The target is kept: its address stays its own.
     upstreams: RefCell<Map<(usize, u16), (Arc<Target>, Rc<Upstream>)>>,
     edges: RefCell<Map<usize, (Arc<Target>, Edge)>>,
@@ -36,6 +39,7 @@ impl Backend {
             picker: RefCell::new(Picker::new(Arc::clone(&balance))),
             balance,
             endpoints: RefCell::new(Arc::clone(endpoints)),
+            faults: RefCell::new(compiled(endpoints)),
             upstreams: RefCell::default(),
             edges: RefCell::default(),
         }
@@ -45,6 +49,9 @@ impl Backend {
     pub(super) fn update(&self, endpoints: &Arc<Endpoints>, pools: &Pools) {
         self.balance.update(endpoints, Instant::now());
         let before = self.endpoints.replace(Arc::clone(endpoints));
+        if before.policy.faults != endpoints.policy.faults {
+            *self.faults.borrow_mut() = compiled(endpoints);
+        }
         let stays = |cluster: &veer_core::ClusterEndpoints, endpoint: &veer_core::Endpoint| {
             endpoints.clusters.iter().any(|c| {
                 c.cluster == cluster.cluster
@@ -78,6 +85,17 @@ impl Backend {
         self.endpoints.borrow().policy.session.clone()
     }
 
+    /// Faults to inject into requests for the service.
+    #[inline]
+    pub fn faults(&self) -> Option<Rc<Faults>> {
+        self.faults.borrow().clone()
+    }
+
+    /// Who wrote the service's policy.
+    pub fn policy_by(&self) -> String {
+        self.endpoints.borrow().policy.by.join(" and ")
+    }
+
     /// The connections to a target for a service port.
     pub fn upstream(&self, pools: &Pools, target: &Arc<Target>, service_port: u16, dial: &Dial<'_>) -> Rc<Upstream> {
         let at = (Arc::as_ptr(target) as usize, service_port);
@@ -88,6 +106,10 @@ impl Backend {
         self.upstreams.borrow_mut().insert(at, (Arc::clone(target), Rc::clone(&upstream)));
         upstream
     }
+}
+
+fn compiled(endpoints: &Endpoints) -> Option<Rc<Faults>> {
+    Faults::new(&endpoints.policy.faults).map(Rc::new)
 }
 
 impl Backend {

@@ -7,6 +7,7 @@ use veer_core::route::SessionPersistence;
 use veer_http::{Fields, RequestHead};
 use veer_route::{Rule, Shared};
 
+use super::faults::FAULT_FIELD;
 use super::session::Session;
 
 /// What is to be done to the answer, beside header filters. Most requests have none.
@@ -16,6 +17,8 @@ pub struct Later {
     session: Option<Session>,
     /// As it came: what a service that gives leave is asked about.
     original: Option<RequestHead>,
+    /// It was delayed on purpose.
+    delayed: bool,
 }
 
 /// What the rule makes of a request at first sight.
@@ -39,7 +42,7 @@ pub fn look(rule: &Rule, head: &RequestHead) -> Looked {
     let session = session.map(|spec| Session::of(spec, &head.fields));
     let original = auth.map(|_| head.clone());
     let any = shared.is_some() || session.is_some() || original.is_some();
-    Looked::On(any.then(|| Box::new(Later { shared, session, original })))
+    Looked::On(any.then(|| Box::new(Later { shared, session, original, delayed: false })))
 }
 
 impl Later {
@@ -59,10 +62,18 @@ impl Later {
         later.session.get_or_insert_with(|| Session::of(spec, request));
     }
 
+    /// The request was delayed on purpose, which its answer tells.
+    pub fn delayed(later: &mut Option<Box<Self>>) {
+        later.get_or_insert_default().delayed = true;
+    }
+
     /// Acts on the answer of this endpoint.
     pub fn apply(&self, rule: Option<&(Arc<Rule>, usize)>, by: &EndpointKey, fields: &mut Fields) {
         if let (Some(shared), Some(cors)) = (&self.shared, rule.and_then(|(rule, _)| rule.cors())) {
             cors.apply(shared, fields);
+        }
+        if self.delayed {
+            fields.set_other(FAULT_FIELD, b"delay");
         }
         if let Some(session) = &self.session {
             session.apply(rule.map(|(rule, index)| &rule.spec.backends[*index]), by, fields);

@@ -3,6 +3,7 @@
 mod attempt;
 mod auth;
 pub mod destination;
+mod faults;
 mod filters;
 mod mirror;
 mod reach;

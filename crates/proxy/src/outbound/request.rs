@@ -17,6 +17,7 @@ use super::Downstream;
 use super::attempt::{Answer, Asked, Failed, attempt};
 use super::auth;
 use super::destination::{self, Destination};
+use super::faults;
 use super::filters::{self, Later, Looked};
 use super::mirror;
 use super::tries::{Failure, Next, Tries};
@@ -115,12 +116,20 @@ async fn forward(
             return Ok(refusal);
         }
     }
+    let acting = rule.as_ref().map(|(rule, _)| &**rule);
+    if let Some(faults) = backend.faults()
+        && let Some(injecting) = faults::inject(worker, &backend, &faults, acting, &asked, exchange)
+    {
+        match injecting.await? {
+            Some(response) => return Ok(response),
+            None => Later::delayed(&mut later),
+        }
+    }
     if let Some((rule, index)) = rule.as_ref().filter(|(rule, _)| rule.has_mirrors()) {
         mirror::send(worker, rule, *index, &asked);
     }
 
     // Tries, until there is an answer to give.
-    let acting = rule.as_ref().map(|(rule, _)| &**rule);
     let bound = later.as_ref().and_then(|later| later.session()?.endpoint());
     let answer = tries(worker, &backend, acting, bound, &mut asked, exchange).await?;
 
@@ -262,11 +271,14 @@ async fn tries(
             let mut rng = worker.rng.borrow_mut();
             tries.next(failure, asked.body.can_repeat(), budget, &mut rng, Instant::now())
         };
-        if next == Next::GiveUp {
+        if matches!(next, Next::GiveUp | Next::Spent) {
             if let Some(edge) = edge {
                 exchange.edge(edge);
             }
             asked.body.commit();
+            if next == Next::Spent {
+                return Err(RequestError::BudgetSpent(backend.host.to_string()));
+            }
             return outcome.map(|answer| Final { answer, deadline: tries.answer_deadline(begun) });
         }
         // The failed answer's places are free before the next try looks for some.
@@ -280,7 +292,7 @@ async fn tries(
                 let pause: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(wait));
                 pause.await;
             }
-            Next::Reroute | Next::GiveUp => {
+            Next::Reroute | Next::GiveUp | Next::Spent => {
                 if let Some(edge) = edge {
                     edge.reroute();
                 }

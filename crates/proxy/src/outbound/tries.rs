@@ -34,6 +34,8 @@ pub enum Next {
     Retry(Duration),
     /// What came is the answer.
     GiveUp,
+    /// As [`Next::GiveUp`], but the answer is that the budget is spent.
+    Spent,
 }
 
 /// The tries of one request.
@@ -135,8 +137,11 @@ impl Tries {
             self.reroutes_left -= 1;
             return Next::Reroute;
         }
-        if !self.repeatable || self.retries_left == 0 || !budget.retry(now) {
+        if !self.repeatable || self.retries_left == 0 {
             return Next::GiveUp;
+        }
+        if !budget.retry(now) {
+            return if budget.answers() { Next::Spent } else { Next::GiveUp };
         }
         self.retries_left -= 1;
         // Full jitter on top of the least wait, doubling: callers that failed together do not return together.
@@ -236,6 +241,12 @@ mod tests {
         let none = policy::RetryBudget { ratio: 0.0, min_per_second: 0.0, ..policy::RetryBudget::default() };
         let budget = RetryBudget::new(&none, now);
         let mut tries = Tries::new(None, None, Method::Get, None, now);
+        assert_eq!(tries.next(Failure::Lost, true, &budget, &mut rng, now), Next::GiveUp);
+        budget.set_policy(&policy::RetryBudget { answers: true, ..none });
+        let mut tries = Tries::new(None, None, Method::Get, None, now);
+        assert_eq!(tries.next(Failure::Lost, true, &budget, &mut rng, now), Next::Spent);
+        // What must not be repeated asks nothing of the budget.
+        let mut tries = Tries::new(None, None, Method::Post, None, now);
         assert_eq!(tries.next(Failure::Lost, true, &budget, &mut rng, now), Next::GiveUp);
     }
 }

@@ -5,6 +5,7 @@ mod harness;
 mod balance;
 mod differential;
 mod failure;
+mod faults;
 mod filters;
 mod forward;
 mod gateway;

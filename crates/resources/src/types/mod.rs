@@ -1,6 +1,7 @@
 //! The typed form of what manifests say: the fields that Veer acts on, named as upstream names them. Fields that upstream
 //! knows and Veer does not act on are accepted in silence; fields that nobody knows are reported.
 
+mod fault;
 mod fleet;
 mod gateway;
 mod meta;
@@ -9,6 +10,7 @@ mod route;
 mod service;
 mod workload;
 
+pub use fault::*;
 pub use fleet::*;
 pub use gateway::*;
 pub use meta::*;

@@ -7,7 +7,7 @@ use veer_core::ClusterName;
 use veer_core::policy::{self, AuthorizationAction};
 
 use crate::decode::manifest;
-use crate::types::{Labels, SessionSpec, TargetKind};
+use crate::types::{FaultSpec, Labels, SessionSpec, TargetKind};
 
 manifest! {
     /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
@@ -27,6 +27,8 @@ manifest! {
         pub locality: LocalitySpec = "locality",
         /// See [`veer_core::policy::TrafficPolicy::try_timeout`].
         pub try_timeout: Option<Duration> = "tryTimeout",
+        /// See [`veer_core::policy::TrafficPolicy::faults`].
+        pub faults: Vec<FaultSpec> = "faults",
     }
     ignored []
 }
@@ -54,6 +56,7 @@ impl TrafficPolicySpec {
         let weight = |w: &ClusterWeightSpec| policy::ClusterWeight { cluster: w.cluster.clone(), weight: w.weight };
         to.locality.weights = self.locality.weights.iter().map(weight).collect();
         to.try_timeout = self.try_timeout.filter(|limit| !limit.is_zero());
+        to.faults = self.faults.iter().map(FaultSpec::rule).collect();
         to
     }
 }
@@ -124,6 +127,7 @@ impl BackendTrafficPolicySpec {
                 ratio: budget.percent.map_or(default.ratio, |percent| f64::from(percent) / 100.0),
                 interval: budget.interval.filter(|time| !time.is_zero()).unwrap_or(default.interval),
                 min_per_second: f64::from(rate.count.unwrap_or(10)) / time.as_secs_f64(),
+                answers: true,
             };
         }
         if let Some(session) = self.session_persistence.as_ref().and_then(|written| written.session(service)) {

@@ -13,6 +13,7 @@ use crate::positions::Positions;
 use crate::suggest::nearest;
 use crate::types::*;
 
+mod fault;
 pub(crate) mod fleet;
 mod gateway;
 mod grammar;

@@ -172,6 +172,7 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
             "make baseEjection at most maxEjection",
         );
     }
+    super::fault::faults(check, "spec.faults", &spec.faults);
     check.distinct("spec.locality.weights", "cluster", locality.weights.iter().map(|w| Some(&w.cluster)));
     if !locality.weights.is_empty() && locality.weights.iter().all(|w| w.weight == 0) {
         let reason = "all weights are 0: no cluster serves";

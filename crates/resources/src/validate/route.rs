@@ -256,14 +256,19 @@ fn filters(check: &mut Check<'_>, list: &str, all: &[RouteFilter], prefix_matche
 
 fn mirror(check: &mut Check<'_>, base: &str, to: &MirrorFilter) {
     backend(check, &format!("{base}.backendRef"), &to.backend_ref, "no copies are sent");
-    if to.percent.is_some() && to.fraction.is_some() {
+    share(check, base, to.percent, to.fraction.as_ref());
+}
+
+/// A share of requests, by percent or by fraction.
+pub(super) fn share(check: &mut Check<'_>, base: &str, percent: Option<u32>, fraction: Option<&Fraction>) {
+    if percent.is_some() && fraction.is_some() {
         check.error("V0027", &format!("{base}.fraction"), "stands beside percent", "keep one of the two");
     }
-    if let Some(percent) = to.percent.filter(|percent| *percent > 100) {
+    if let Some(percent) = percent.filter(|percent| *percent > 100) {
         let reason = format!("{percent} is more than 100");
         check.error("V0013", &format!("{base}.percent"), &reason, "write a number from 0 to 100");
     }
-    if let Some(fraction) = &to.fraction {
+    if let Some(fraction) = fraction {
         if fraction.denominator == 0 {
             let path = format!("{base}.fraction.denominator");
             check.error("V0013", &path, "0 is not at least 1", "write a number of at least 1");

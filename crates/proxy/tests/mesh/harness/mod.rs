@@ -230,6 +230,11 @@ impl Stated<'_> {
         self
     }
 
+    pub fn policy(mut self, change: impl FnOnce(&mut TrafficPolicy)) -> Self {
+        change(&mut self.policy);
+        self
+    }
+
     /// Says it.
     pub fn put(self) {
         let port = ServicePort {
