@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::policy::TrafficPolicy;
 use crate::route::{
     Backend, Comparison, Filter, HttpMatch, Mirror, PathMatch, SessionCarrier, SessionPersistence, ValueMatch,
 };
@@ -56,6 +57,37 @@ impl fmt::Display for Backend {
             write!(f, " {{{}}}", filters.join("; "))?;
         }
         Ok(())
+    }
+}
+
+impl TrafficPolicy {
+    /// What it says, in words; faults and sessions tell themselves.
+    pub fn words(&self) -> Vec<String> {
+        let Self { slow_start, outlier, circuit_breaker, retry_budget, session, .. } = self;
+        let mut all = vec![
+            format!(
+                "at most {} requests in flight to one copy, {} to all",
+                circuit_breaker.max_requests_per_endpoint, circuit_breaker.max_requests
+            ),
+            format!(
+                "ejection for {:?} after {} failures in a row, or {:.0} % of at least {} within {:?}",
+                outlier.base_ejection,
+                outlier.consecutive_failures,
+                outlier.failure_ratio * 100.0,
+                outlier.minimum_requests,
+                outlier.interval
+            ),
+            format!(
+                "retries for {:.0} % of requests within {:?}, at least {} per second{}",
+                retry_budget.ratio * 100.0,
+                retry_budget.interval,
+                retry_budget.min_per_second,
+                if retry_budget.answers { ", then 503" } else { "" }
+            ),
+            format!("slow start within {slow_start:?}"),
+        ];
+        all.extend(session.as_ref().map(ToString::to_string));
+        all
     }
 }
 

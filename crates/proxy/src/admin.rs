@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use veer_telemetry::Metrics;
 use veer_telemetry::family::{counters, gauges};
 
+use crate::explain::Question;
 use crate::pages::{self, Pages};
 use crate::process::Process;
 use crate::run::holds;
@@ -19,6 +20,8 @@ use crate::worker::Command;
 
 /// For a worker's part of the dump.
 const DUMP_TIME: Duration = Duration::from_secs(1);
+/// For what would become of a request: the control plane may have to be asked about names.
+const EXPLAIN_TIME: Duration = Duration::from_secs(10);
 
 /// The admin server's view of the process.
 pub struct Admin {
@@ -133,6 +136,17 @@ impl Pages for Admin {
 
     fn dump(&self) -> Pin<Box<dyn Future<Output = serde_json::Value> + '_>> {
         Box::pin(self.knows())
+    }
+
+    fn explain(&self, query: &str) -> Pin<Box<dyn Future<Output = Option<serde_json::Value>> + '_>> {
+        let question = Question::from_query(query);
+        Box::pin(async move {
+            let worker = self.workers.borrow().first().cloned()?;
+            let (answer, answered) = oneshot::channel();
+            worker.send(Command::Explain(question?, answer)).ok()?;
+            let told = tokio::time::timeout(EXPLAIN_TIME, answered).await.ok()?.ok()?;
+            serde_json::to_value(told).ok()
+        })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod enrolment;
 pub mod error;
 pub mod exchange;
 pub mod exec;
+pub mod explain;
 pub mod gateway;
 pub mod http;
 pub mod inbound;

@@ -43,6 +43,12 @@ pub trait Pages: 'static {
 
     /// What the process knows, for people. Secrets stay out of it.
     fn dump(&self) -> Pin<Box<dyn Future<Output = serde_json::Value> + '_>>;
+
+    /// What would become of the request that the query describes. `None`: this process sends no requests, or the query describes
+    /// none.
+    fn explain(&self, _query: &str) -> Pin<Box<dyn Future<Output = Option<serde_json::Value>> + '_>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// Serves until the drain's deadline: a process that drains still says so. Connections are tasks of the surrounding
@@ -111,7 +117,17 @@ async fn answer(request: &Request<Incoming>, pages: &dyn Pages) -> Response<Full
             let json = serde_json::to_string_pretty(&pages.dump().await).unwrap_or_default();
             reply(StatusCode::OK, "application/json", json + "\n")
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /ready, /live and /dump\n".to_owned()),
+        "/explain" => match pages.explain(request.uri().query().unwrap_or_default()).await {
+            Some(told) => {
+                let json = serde_json::to_string_pretty(&told).unwrap_or_default();
+                reply(StatusCode::OK, "application/json", json + "\n")
+            }
+            None => text(
+                StatusCode::BAD_REQUEST,
+                "ask with authority=host&target=%2Fpath&method=GET&field=name%3Avalue\n".to_owned(),
+            ),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /ready, /live, /dump and /explain\n".to_owned()),
     }
 }
 

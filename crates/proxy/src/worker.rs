@@ -16,6 +16,7 @@ use veer_telemetry::family::counters;
 use veer_telemetry::{Direction, Edge, EdgeLabels};
 
 use crate::error::ProxyError;
+use crate::explain::{self, Explanation, Question};
 use crate::http::serve::End;
 use crate::http::watch::Connections;
 use crate::inbound::{self, InboundState};
@@ -32,6 +33,8 @@ use crate::upkeep;
 pub enum Command {
     /// Its pools, for people.
     Dump(oneshot::Sender<serde_json::Value>),
+    /// What would become of a request.
+    Explain(Question, oneshot::Sender<Explanation>),
 }
 
 /// Everything that a request of this thread needs.
@@ -204,6 +207,13 @@ impl Worker {
                 deadline = self.drain.started() => break deadline,
                 command = commands.recv() => match command {
                     Some(Command::Dump(answer)) => drop(answer.send(self.pools.dump())),
+                    Some(Command::Explain(question, answer)) => {
+                        let worker = Rc::clone(&self);
+                        tokio::task::spawn_local(async move {
+                            let told = explain::explain(&worker.knowledge, &question).await;
+                            drop(answer.send(told));
+                        });
+                    }
                     None => break self.drain.started().await,
                 },
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use veer_core::names::ObjectName;
+use veer_core::names::{ClusterName, ObjectName};
 use veer_core::route::{Backend, ExternalAuth, HttpRoute, HttpRule, RouteKind};
 use veer_http::{Fields, RequestHead};
 
@@ -20,6 +20,10 @@ pub struct Rule {
     pub kind: RouteKind,
     /// Its place in the object, from 0.
     pub index: usize,
+    /// The peer whose export it came with.
+    pub owner: Option<ClusterName>,
+    /// The namespace whose callers alone it is for.
+    pub callers: Option<Arc<str>>,
     /// The rule as written: backends, time-outs, retries.
     pub spec: HttpRule,
     filters: Filters,
@@ -40,6 +44,8 @@ impl Rule {
             route: route.name.clone(),
             kind: route.kind,
             index,
+            owner: route.owner.clone(),
+            callers: route.consumer_namespace.clone(),
             filters,
             of_backends: filtered.map(|backend| Filters::of_backend(&backend.filters)).collect(),
             spec,

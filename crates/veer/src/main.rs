@@ -54,6 +54,8 @@ enum Verb {
     Get(tools::get::Get),
     /// Find faults in manifests before they are applied; exit code 1 if there are any
     Lint(tools::lint::Lint),
+    /// What would become of a request that nobody sends, and who wrote what acts on it
+    Explain(tools::explain::Explain),
     /// The rules that act on a service, and who wrote them
     Routes(OfHost),
     /// The copies that can serve, cluster by cluster
@@ -214,6 +216,7 @@ async fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Stat(stat) => return stat.run().await,
         Verb::Get(get) => return get.run().await,
         Verb::Lint(lint) => return lint.run(),
+        Verb::Explain(explain) => return explain.run().await,
         Verb::Routes(OfHost { target, format, host }) => {
             return tools::look::routes(&target, whole_host(host)?.as_deref(), &format).await;
         }

@@ -148,19 +148,7 @@ impl InboundView {
     /// # Errors
     /// Why not.
     pub fn admit(&self, caller: &Caller) -> Result<&InboundPort, RequestError> {
-        let inbound = &self.inbound;
-        let Some(port) = inbound.port(caller.port) else {
-            return Err(RequestError::NoPort(inbound.workload.to_string(), caller.port));
-        };
-        match &caller.peer {
-            None if inbound.mtls == MtlsMode::Strict => {
-                Err(RequestError::Denied("this workload takes mutual TLS only (strict)".to_owned()))
-            }
-            Some(peer) if !inbound.admits(&peer.id.trust_domain, caller.port) => {
-                Err(RequestError::Denied(format!("port {} was not offered to {}", caller.port, peer.id.trust_domain)))
-            }
-            None | Some(_) => Ok(port),
-        }
+        admit(&self.inbound, caller.peer.as_ref().map(|peer| &peer.id), caller.port)
     }
 
     /// One more request to the port.
@@ -178,15 +166,46 @@ impl InboundView {
     pub fn authorize(&self, caller: &Caller, request: Option<(&str, &NormalPath<'_>)>) -> Result<(), RequestError> {
         let asked =
             Asked { port: caller.port, method: request.map(|(method, _)| method), path: request.map(|(_, path)| path) };
-        let verdict = self.authorizer.check(caller.peer.as_ref().map(|peer| &peer.id), &asked);
-        if verdict.allowed {
-            return Ok(());
-        }
-        Err(RequestError::Denied(match verdict.by {
-            Some(policy) => format!("by policy {policy}"),
-            None => "no policy allows it".to_owned(),
-        }))
+        authorize(&self.authorizer, caller.peer.as_ref().map(|peer| &peer.id), &asked).map(drop)
     }
+}
+
+/// See [`InboundView::admit`].
+///
+/// # Errors
+/// Why not.
+pub fn admit<'i>(inbound: &'i Inbound, caller: Option<&SpiffeId>, port: u16) -> Result<&'i InboundPort, RequestError> {
+    let Some(found) = inbound.port(port) else {
+        return Err(RequestError::NoPort(inbound.workload.to_string(), port));
+    };
+    match caller {
+        None if inbound.mtls == MtlsMode::Strict => {
+            Err(RequestError::Denied("this workload takes mutual TLS only (strict)".to_owned()))
+        }
+        Some(id) if !inbound.admits(&id.trust_domain, port) => {
+            Err(RequestError::Denied(format!("port {port} was not offered to {}", id.trust_domain)))
+        }
+        None | Some(_) => Ok(found),
+    }
+}
+
+/// See [`InboundView::authorize`]; says which policy lets it pass, if one does.
+///
+/// # Errors
+/// [`RequestError::Denied`], with the policy that said so.
+pub fn authorize(
+    authorizer: &Authorizer,
+    caller: Option<&SpiffeId>,
+    asked: &Asked<'_>,
+) -> Result<Option<Arc<str>>, RequestError> {
+    let verdict = authorizer.check(caller, asked);
+    if verdict.allowed {
+        return Ok(verdict.by);
+    }
+    Err(RequestError::Denied(match verdict.by {
+        Some(policy) => format!("by policy {policy}"),
+        None => "no policy allows it".to_owned(),
+    }))
 }
 
 impl InFlight {

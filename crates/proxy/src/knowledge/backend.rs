@@ -91,6 +91,11 @@ impl Backend {
         self.faults.borrow().clone()
     }
 
+    /// As the control plane stated them.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(&self.endpoints.borrow())
+    }
+
     /// Who wrote the service's policy.
     pub fn policy_by(&self) -> String {
         self.endpoints.borrow().policy.by.join(" and ")

@@ -15,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use veer_balance::ServiceSnapshot;
 use veer_core::{ClusterName, Endpoints, Path, Service, ServiceHost};
 
 pub use self::backend::Backend;
 pub use self::entry::{Entry, Missing};
 pub use self::path::PathView;
 pub use self::service::{PortView, ServiceView};
+use crate::explain::Knows;
 use crate::pool::Pools;
 use crate::process::Process;
 use crate::recent::Recent;
@@ -176,6 +178,21 @@ impl Knowledge {
         });
         self.backends.borrow_mut().insert(host.clone(), Rc::clone(&entry));
         entry
+    }
+}
+
+impl Knows for Knowledge {
+    fn namespace(&self) -> &str {
+        &self.process.namespace
+    }
+
+    async fn service(&self, name: &str) -> Result<Rc<ServiceView>, Missing> {
+        Knowledge::service(self, name).await
+    }
+
+    async fn endpoints(&self, host: &ServiceHost) -> Result<(Arc<Endpoints>, ServiceSnapshot), Missing> {
+        let backend = self.backend(host).await?;
+        Ok((backend.endpoints(), backend.balance.snapshot(Instant::now())))
     }
 }
 

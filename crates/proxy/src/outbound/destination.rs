@@ -32,33 +32,51 @@ pub async fn by_authority(
     head: &RequestHead,
 ) -> Result<Destination, RequestError> {
     let authority = head.authority().unwrap_or_default();
-    let parts = || split_authority(authority).ok_or(NotFound::Malformed);
-    let read = || {
-        let (host, port) = parts()?;
-        let name = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => ServiceHost::complete(host, namespace).ok_or(Missing::Absent)?.to_string(),
-        };
-        Ok((name, port.unwrap_or(HTTP_PORT)))
-    };
-    let found = knowledge.by_authority(authority, read).await;
-    let (service, port) = found.map_err(|error| {
-        let host = || parts().map_or_else(|_| String::new(), |(host, _)| host.to_owned());
-        match error {
-            NotFound::Malformed => RequestError::Malformed("the authority is no host with an optional port"),
-            NotFound::Missing(Missing::Absent) => RequestError::NoService(host()),
-            NotFound::Missing(Missing::Unknown) => RequestError::Unknown(host()),
-        }
-    })?;
+    let found = knowledge.by_authority(authority, || read(authority, namespace)).await;
+    let (service, port) = found.map_err(|error| error.told(authority))?;
     if service.port(port).is_none() {
         return Err(RequestError::NoPort(service.host.to_string(), port));
     }
     Ok(Destination { service, port })
 }
 
+/// The name (a host or a virtual address) and the port that a head asks for, without looking whether they are there.
+///
+/// # Errors
+/// The authority is none, or its name can be that of no service.
+pub fn named(head: &RequestHead, namespace: &str) -> Result<(String, u16), RequestError> {
+    let authority = head.authority().unwrap_or_default();
+    read(authority, namespace).map_err(|error| error.told(authority))
+}
+
+/// Why a service that a head asks for is not known.
+pub fn missing(missing: Missing, head: &RequestHead) -> RequestError {
+    NotFound::Missing(missing).told(head.authority().unwrap_or_default())
+}
+
+fn read(authority: &[u8], namespace: &str) -> Result<(String, u16), NotFound> {
+    let (host, port) = split_authority(authority).ok_or(NotFound::Malformed)?;
+    let name = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => ServiceHost::complete(host, namespace).ok_or(Missing::Absent)?.to_string(),
+    };
+    Ok((name, port.unwrap_or(HTTP_PORT)))
+}
+
 enum NotFound {
     Malformed,
     Missing(Missing),
+}
+
+impl NotFound {
+    fn told(self, authority: &[u8]) -> RequestError {
+        let host = || split_authority(authority).map_or_else(String::new, |(host, _)| host.to_owned());
+        match self {
+            NotFound::Malformed => RequestError::Malformed("the authority is no host with an optional port"),
+            NotFound::Missing(Missing::Absent) => RequestError::NoService(host()),
+            NotFound::Missing(Missing::Unknown) => RequestError::Unknown(host()),
+        }
+    }
 }
 
 impl From<Missing> for NotFound {

@@ -4,12 +4,12 @@ mod attempt;
 mod auth;
 pub mod destination;
 mod faults;
-mod filters;
+pub mod filters;
 mod mirror;
 mod reach;
 pub mod request;
 mod session;
-mod tries;
+pub mod tries;
 pub mod tunnel;
 
 use std::net::SocketAddr;

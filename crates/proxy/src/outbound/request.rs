@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::{Instant, Sleep};
+use veer_core::ServiceHost;
 use veer_http::{Method, Name, RequestHead};
 use veer_route::{Direct, NormalPath, Origin, RequestView, Rule};
 use veer_telemetry::{Direction, Flag, RetryReason};
@@ -74,7 +75,8 @@ async fn forward(
     }
 
     // Which rule acts, and which of its backends serves? It may answer by itself.
-    let (rule, mut later) = match choose(port, &mut head, exchange)? {
+    let note = |rule: &Arc<Rule>| exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
+    let (rule, mut later) = match choose(port, &mut head, note, choose_backend)? {
         Chosen::Forward(rule, later) => (rule, later),
         Chosen::Answer(direct) => return direct_answer(direct, exchange),
     };
@@ -85,10 +87,7 @@ async fn forward(
         }
         None => (&service.host, port.port, port.protocol),
     };
-    let backend = worker.knowledge.backend(host).await.map_err(|missing| match missing {
-        Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
-        Missing::Unknown => RequestError::Unknown(host.to_string()),
-    })?;
+    let backend = worker.knowledge.backend(host).await.map_err(|missing| missing_endpoints(host, missing))?;
 
     if let Some(spec) = backend.session() {
         Later::join(&mut later, &spec, &head.fields);
@@ -156,14 +155,33 @@ async fn forward(
     Ok(Response::new(response.head, ResponseBody::upstream(response.body, deadline, grpc)))
 }
 
-enum Chosen {
+/// What became of a request at its rule.
+pub enum Chosen {
     /// To the rule's backend at this place; without a rule to the service itself.
     Forward(Option<(Arc<Rule>, usize)>, Option<Box<Later>>),
+    /// The rule answers by itself.
     Answer(Direct),
 }
 
+/// Nothing is there behind a backend.
+pub fn missing_endpoints(host: &ServiceHost, missing: Missing) -> RequestError {
+    match missing {
+        Missing::Absent => RequestError::NoEndpoint(format!("{host} has none")),
+        Missing::Unknown => RequestError::Unknown(host.to_string()),
+    }
+}
+
 /// Finds the rule and its backend, and lets their filters act on the head. The path goes on in the one form that was decided on.
-fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> Result<Chosen, RequestError> {
+/// `found` hears of the rule, `deal` says which of its backends serves.
+///
+/// # Errors
+/// What the caller is told in place of an answer.
+pub fn choose(
+    port: &PortView,
+    head: &mut RequestHead,
+    found: impl FnOnce(&Arc<Rule>),
+    deal: impl FnOnce(&Rule) -> Result<usize, RequestError>,
+) -> Result<Chosen, RequestError> {
     let path = NormalPath::parse(head.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
     if port.matcher.is_empty() && port.less_specific.is_none() {
         let changed = path.changed().then(|| path.forward().to_string());
@@ -180,7 +198,7 @@ fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> R
     };
     let matched = port.find(&view).ok_or(RequestError::NoRoute)?;
     let (rule, prefix) = (Arc::clone(matched.rule), matched.prefix);
-    exchange.note(|line| line.route = format!("{}#{}", rule.route, rule.index).into());
+    found(&rule);
     let host = fields::split_authority(authority).map_or("", |(host, _)| host);
     let origin = Origin { scheme: port.scheme, host, port: port.port };
     let later = match filters::look(&rule, head) {
@@ -191,7 +209,7 @@ fn choose(port: &PortView, head: &mut RequestHead, exchange: &mut Exchange) -> R
         return Ok(Chosen::Answer(direct));
     }
     let bound = later.as_ref().and_then(|later| later.session()?.backend(&rule.spec.backends));
-    let index = bound.map_or_else(|| choose_backend(&rule), Ok)?;
+    let index = bound.map_or_else(|| deal(&rule), Ok)?;
     if let Some(direct) = rule.direct_of_backend(index, &origin, path.as_str(), head.query(), prefix) {
         return Ok(Chosen::Answer(direct));
     }
@@ -221,13 +239,28 @@ fn direct_answer(direct: Direct, exchange: &mut Exchange) -> Result<Response, Re
     }
 }
 
-fn choose_backend(rule: &Rule) -> Result<usize, RequestError> {
-    let none = |reason: &str| RequestError::NoBackend(format!("{}#{}: {reason}", rule.route, rule.index));
-    let index = rule.pick_backend().ok_or_else(|| none("none has a weight"))?;
+/// The backend whose turn it is.
+///
+/// # Errors
+/// None has a weight, or the one whose turn it is cannot be used.
+pub fn choose_backend(rule: &Rule) -> Result<usize, RequestError> {
+    let index = rule.pick_backend().ok_or_else(|| no_backend(rule, "none has a weight"))?;
+    usable(rule, index)
+}
+
+/// This backend, if it can be used.
+///
+/// # Errors
+/// Why not.
+pub fn usable(rule: &Rule, index: usize) -> Result<usize, RequestError> {
     match &rule.spec.backends[index].invalid {
-        Some(reason) => Err(none(reason)),
+        Some(reason) => Err(no_backend(rule, reason)),
         None => Ok(index),
     }
+}
+
+fn no_backend(rule: &Rule, reason: &str) -> RequestError {
+    RequestError::NoBackend(format!("{}#{}: {reason}", rule.route, rule.index))
 }
 
 /// An answer, and when its body must have ended.

@@ -118,6 +118,29 @@ impl Tries {
         self.codes.contains(&status)
     }
 
+    /// What bounds and repeats the request, for people; `begun` is when it began.
+    pub fn words(&self, begun: Instant) -> Vec<String> {
+        let mut all = Vec::new();
+        if let Some(deadline) = self.deadline {
+            all.push(format!("all tries together within {:?}", deadline - begun));
+        }
+        match (self.whole, self.limit) {
+            (Some(whole), _) => all.push(format!("each try within {whole:?}")),
+            (None, Some(limit)) => all.push(format!("each try, to the answer's head, within {limit:?}")),
+            (None, None) => {}
+        }
+        if self.repeatable {
+            let mut text = format!("at most {} retries, of lost connections", self.retries_left);
+            if !self.codes.is_empty() {
+                text += &format!(" and of {:?}", self.codes);
+            }
+            all.push(text + &format!(", after {:?} at least", self.backoff));
+        } else {
+            all.push("no retry of what was sent: neither the method nor the rule allows it".to_owned());
+        }
+        all
+    }
+
     /// Decides; takes from the budget when it retries. `whole` says whether the request's body is still there from its start.
     pub fn next(
         &mut self,

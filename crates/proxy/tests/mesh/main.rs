@@ -4,6 +4,7 @@ mod harness;
 
 mod balance;
 mod differential;
+mod explain;
 mod failure;
 mod faults;
 mod filters;

@@ -1,6 +1,9 @@
 //! The operator's tools: they ask a running fleet and print tables or JSON.
 
 pub mod check;
+pub mod explain;
+mod explain_text;
+mod folder;
 pub mod get;
 pub mod identity;
 pub mod lint;

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The example fleet with files in the place of some of its own.
-fn example(changes: &[(&str, &str)]) -> tempfile::TempDir {
+pub fn example(changes: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let shop = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/shop"));
     for cluster in ["west", "east", "edge"] {

@@ -5,6 +5,7 @@ mod balance;
 mod bytes;
 mod capture;
 mod edge;
+mod explain;
 mod fleet_folder;
 mod foreign;
 mod identity;
