@@ -127,6 +127,12 @@ fn listed_under(object: &Object) -> Vec<Key> {
         Kind::AuthorizationPolicy(_) => vec![Key::Authorization(namespace())],
         Kind::TrafficPolicy(spec) => policed(object, std::slice::from_ref(&spec.target_ref)),
         Kind::BackendTrafficPolicy(spec) => policed(object, &spec.target_refs),
+        Kind::BackendTlsPolicy(spec) => {
+            let targets = spec.target_refs.iter().filter(|target| target.is_service());
+            targets
+                .map(|t| Key::TlsPolicies(ObjectName { namespace: namespace(), name: Arc::clone(&t.name) }))
+                .collect()
+        }
         _ => Vec::new(),
     }
 }

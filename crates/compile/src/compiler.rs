@@ -18,6 +18,7 @@ use veer_core::{
 use veer_resources::{Diagnostic, KindName};
 
 use crate::admit::{Import, admit};
+use crate::backend_tls::{PolicyVerdict, judge};
 use crate::callee::{Callee, callee};
 use crate::catalog::{Catalog, ObjectKey};
 use crate::checks::{self, check};
@@ -28,7 +29,7 @@ use crate::memo::{Changed, Dirty, Key, Memo};
 use crate::routes::{Route, attachments, route};
 use crate::service::{Compiled, service};
 use crate::shape::{Shape, shape};
-use crate::status::{ParentStatus, RouteStatus, Status};
+use crate::status::{AncestorStatus, ParentStatus, PolicyStatus, RouteStatus, Status};
 use crate::view::{Db, View};
 use crate::world::{ClusterConfig, World};
 
@@ -46,6 +47,7 @@ pub struct Compiler {
     callees: Memo<ObjectName, Callee>,
     fronts: Memo<ObjectName, Front>,
     checks: Memo<ObjectKey, Vec<Diagnostic>>,
+    tls_policies: Memo<ObjectKey, PolicyVerdict>,
     parts: Parts,
     last: Option<Meaning>,
 }
@@ -62,6 +64,9 @@ struct Parts {
 
 const ROUTE_KINDS: [KindName; 5] =
     [KindName::HttpRoute, KindName::GrpcRoute, KindName::TlsRoute, KindName::TcpRoute, KindName::UdpRoute];
+
+/// Ancestors that the status of a policy may name.
+const MAX_ANCESTORS: usize = 16;
 
 /// Compiles a world from nothing.
 pub fn compile(world: &World<'_>) -> Meaning {
@@ -114,6 +119,9 @@ impl Compiler {
             self.fronts.update(gateways, &dirty, |name, reads, last| front(View { db: &db, reads }, name, last));
         let checked = checks::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key());
         self.checks.update(checked, &dirty, |key, reads, _| check(View { db: &db, reads }, key));
+
+        let policies = db.catalog.of_kind(KindName::BackendTlsPolicy).map(|object| object.key());
+        self.tls_policies.update(policies, &dirty, |key, reads, _| judge(View { db: &db, reads }, key));
 
         faults.extend(links.faults);
         let statuses = self.statuses(&db);
@@ -281,6 +289,17 @@ impl Compiler {
             let parents = all.into_iter().map(|(_, status)| status).collect();
             statuses.insert(key.clone(), Status::Route(RouteStatus { parents }));
         }
+        for (key, verdict) in self.tls_policies.iter() {
+            let leads = |front: &Front| front.services.iter().any(|service| verdict.services.contains(service));
+            let gateways = self.fronts.iter().filter(|(_, front)| leads(front));
+            let gateways = gateways.map(|(name, _)| AncestorStatus::new(KindName::Gateway, name, &verdict.conditions));
+            let mut ancestors: Vec<AncestorStatus> = gateways.take(MAX_ANCESTORS).collect();
+            if ancestors.is_empty() {
+                let services = verdict.services.iter().take(MAX_ANCESTORS);
+                ancestors.extend(services.map(|s| AncestorStatus::new(KindName::Service, s, &verdict.conditions)));
+            }
+            statuses.insert(key.clone(), Status::Policy(PolicyStatus { ancestors }));
+        }
         let classes = db.catalog.of_kind(KindName::GatewayClass);
         statuses.extend(classes.filter_map(|class| Some((class.key(), class_status(class)?))));
         statuses
@@ -307,6 +326,7 @@ impl Compiler {
             .extend(self.routes.iter().filter_map(|(_, r)| r.as_ref().as_ref()).flat_map(|r| r.faults.iter().cloned()));
         faults.extend(self.callees.iter().flat_map(|(_, callee)| callee.faults.iter().cloned()));
         faults.extend(self.fronts.iter().flat_map(|(_, front)| front.faults.iter().cloned()));
+        faults.extend(self.tls_policies.iter().flat_map(|(_, verdict)| verdict.faults.iter().cloned()));
         faults.extend(self.checks.iter().flat_map(|(_, faults)| faults.iter().cloned()));
         let place = |d: &Diagnostic| (Arc::clone(&d.file), d.line, d.column, d.code, d.reason.clone());
         faults.sort_by_cached_key(place);

@@ -237,3 +237,9 @@ pub(crate) fn route_parent(route: &Object, index: usize, reason: &str, message: 
     let mend = "compare names, ports, kinds, namespaces and host names of the route and the listeners";
     route.error("V0393", &path, format!("{reason}: {message}"), mend)
 }
+
+/// A BackendTLSPolicy that does not act as it is written.
+pub(crate) fn backend_tls(policy: &Object, path: &str, reason: &str, message: &str) -> Diagnostic {
+    let mend = "`veer get backendtlspolicy` shows its status; what it leaves open is never sent in clear text";
+    policy.error("V0394", path, format!("{reason}: {message}"), mend)
+}

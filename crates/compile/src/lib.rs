@@ -26,6 +26,7 @@
 
 mod admit;
 mod authorities;
+mod backend_tls;
 mod callee;
 mod catalog;
 mod checks;

@@ -45,6 +45,8 @@ pub(crate) enum Key {
     Authorization(Arc<str>),
     /// TrafficPolicies for a target.
     Policies(Parent),
+    /// BackendTLSPolicies for a Service.
+    TlsPolicies(ObjectName),
     /// A Link as far as services depend on it (not its lease).
     Link(ClusterName),
     /// Which Links there are.

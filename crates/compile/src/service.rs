@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use veer_core::backend_tls::BackendTls;
 use veer_core::gateway::GatewayService;
 use veer_core::policy::TrafficPolicy;
 use veer_core::route::{Backend, HttpRoute};
@@ -12,6 +13,7 @@ use veer_core::{
 };
 use veer_resources::{Diagnostic, Kind, KindName, Object, TargetKind};
 
+use crate::backend_tls::backend_tls;
 use crate::export;
 use crate::links::age;
 use crate::members::members;
@@ -44,6 +46,7 @@ pub(crate) fn service(
     let own = own_copies(view, name, shape, &mut compiled.faults);
     let peers: Vec<(&ClusterName, &ClusterEndpoints)> =
         view.imports(name).map(|(c, import)| (c, &import.endpoints)).collect();
+    let tls = if shape.local.is_some() { backend_tls(view, name) } else { Vec::new() };
     let service_policy = policy(view, TargetKind::Service, name);
     let import_policy = policy(view, TargetKind::ServiceImport, name).or_else(|| service_policy.clone());
 
@@ -58,7 +61,7 @@ pub(crate) fn service(
         };
         let remote = if local.is_clusterset { &peers[..] } else { &[] };
         let copies = clusters(own.as_ref(), remote);
-        compiled.add(service, copies, service_policy.unwrap_or_default());
+        compiled.add(service, copies, service_policy.unwrap_or_default(), tls.clone());
     }
     if let (Some(set), Ok(host)) = (&shape.set, ServiceHost::clusterset(name)) {
         let ports = clusterset_ports(view, name, shape, &set.ports, &mut compiled.faults);
@@ -69,7 +72,7 @@ pub(crate) fn service(
         let service = Service { host, scope: ServiceScope::ClusterSet, addresses: set.addresses.clone(), ports };
         let counts = shape.exported || shape.local.as_ref().is_some_and(|local| local.is_clusterset);
         let copies = clusters(own.as_ref().filter(|_| counts), &peers);
-        compiled.add(service, copies, import_policy.clone().unwrap_or_default());
+        compiled.add(service, copies, import_policy.clone().unwrap_or_default(), tls);
     }
     for (peer, alias) in &shape.peer_names {
         // Two services may come to one such name, `a-b` of `c` and `a` of `b-c`: the first has it.
@@ -87,7 +90,8 @@ pub(crate) fn service(
         }
         let service = Service { host, scope: ServiceScope::Peer(peer.clone()), addresses: Vec::new(), ports };
         let policy = import_policy.clone().unwrap_or_default();
-        compiled.add(service, vec![import.endpoints.clone()], policy);
+        // Whatever a peer offers is in its mesh.
+        compiled.add(service, vec![import.endpoints.clone()], policy, Vec::new());
     }
     if let Some(last) = last {
         compiled.keep(last);
@@ -102,9 +106,9 @@ pub(crate) struct Own {
 }
 
 impl Compiled {
-    fn add(&mut self, service: Service, clusters: Vec<ClusterEndpoints>, policy: TrafficPolicy) {
+    fn add(&mut self, service: Service, clusters: Vec<ClusterEndpoints>, policy: TrafficPolicy, tls: Vec<BackendTls>) {
         let host = service.host.clone();
-        let endpoints = Endpoints { host: host.clone(), policy, clusters };
+        let endpoints = Endpoints { host: host.clone(), policy, clusters, tls };
         self.services.insert(host.clone(), Arc::new(service));
         self.endpoints.insert(host, Arc::new(endpoints));
     }

@@ -2,7 +2,8 @@
 //! shows it.
 
 use serde::Serialize;
-use veer_resources::{CONTROLLER_NAME, GATEWAY_GROUP, Object, ParentRef};
+use veer_core::ObjectName;
+use veer_resources::{CONTROLLER_NAME, GATEWAY_GROUP, KindName, Object, ParentRef};
 
 /// `status` of an object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,6 +15,27 @@ pub enum Status {
     Listeners(ListenersStatus),
     /// Of a route.
     Route(RouteStatus),
+    /// Of a policy.
+    Policy(PolicyStatus),
+}
+
+/// `status` of a policy (GEP-713).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PolicyStatus {
+    /// One for each Gateway whose routes lead to what it is for; else the Services that it is for. At most 16.
+    pub ancestors: Vec<AncestorStatus>,
+}
+
+/// What became of a policy below one ancestor.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    /// The ancestor.
+    pub ancestor_ref: ParentRefStatus,
+    /// `veer.dev/gateway`.
+    pub controller_name: &'static str,
+    /// `Accepted`, `ResolvedRefs`.
+    pub conditions: Vec<Condition>,
 }
 
 /// `status` of a GatewayClass.
@@ -156,6 +178,20 @@ impl Condition {
     ) -> Self {
         let status = if holds { "True" } else { "False" };
         Self { condition, status, observed_generation: object.meta.generation, reason, message }
+    }
+}
+
+impl AncestorStatus {
+    pub(crate) fn new(kind: KindName, name: &ObjectName, conditions: &[Condition]) -> Self {
+        let ancestor_ref = ParentRefStatus {
+            group: kind.group().to_owned(),
+            kind: kind.as_str().to_owned(),
+            namespace: Some(name.namespace.to_string()),
+            name: name.name.to_string(),
+            section_name: None,
+            port: None,
+        };
+        Self { ancestor_ref, controller_name: CONTROLLER_NAME, conditions: conditions.to_vec() }
     }
 }
 

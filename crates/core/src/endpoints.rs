@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend_tls::BackendTls;
 use crate::names::{ClusterName, Locality, ObjectName, ServiceHost, SpiffeId};
 use crate::policy::TrafficPolicy;
 use crate::resource::Resource;
@@ -20,6 +21,9 @@ pub struct Endpoints {
     /// This cluster first, then peers by name.
     #[serde(default)]
     pub clusters: Vec<ClusterEndpoints>,
+    /// TLS toward those of them that are not in the mesh, by port of the service; other ports are spoken to in clear text.
+    #[serde(default)]
+    pub tls: Vec<BackendTls>,
 }
 
 impl Resource for Endpoints {

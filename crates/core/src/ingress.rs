@@ -24,6 +24,9 @@ pub struct Ingress {
     /// Routes of requests; listeners refer to them by their place here, so that a route at many listeners travels once.
     #[serde(default)]
     pub http_routes: Vec<HttpRoute>,
+    /// Shown to backends outside of the mesh that ask who calls (GEP-3155).
+    #[serde(default)]
+    pub client_certificate: Option<Certificate>,
 }
 
 impl Resource for Ingress {

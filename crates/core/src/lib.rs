@@ -4,6 +4,7 @@
 //! the Multi-Cluster Services API and SPIFFE. The control plane produces these values (`veer-compile`), the xDS session
 //! carries them as resources, and the proxy acts on them without translating them again. No clock, no sockets, no files.
 
+pub mod backend_tls;
 pub mod endpoints;
 pub mod fault;
 pub mod gateway;

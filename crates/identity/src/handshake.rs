@@ -321,7 +321,7 @@ impl HandshakeError {
         }
     }
 
-    fn from_rustls(error: rustls::Error) -> Self {
+    pub(crate) fn from_rustls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::AlertReceived(description) => HandshakeError::Refused(description),
             rustls::Error::NoCertificatesPresented => HandshakeError::NoCertificate,

@@ -13,6 +13,7 @@
 //! | what does a gateway read of a name? | [`token`] |
 //! | how does a machine outside Kubernetes begin? | [`join`] |
 
+mod backend;
 pub mod ca;
 pub mod clock;
 mod config;
@@ -32,6 +33,7 @@ pub mod token;
 pub mod trust;
 mod verifier;
 
+pub use backend::{BackendClient, Spoken};
 pub use ca::Ca;
 pub use config::{ClientAuth, ClientTls, ServerTls};
 pub use epoch::EpochKeys;

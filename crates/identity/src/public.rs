@@ -40,6 +40,10 @@ impl PublicCertificate {
         certified.keys_match().map_err(|error| refuse("private key", error.to_string()))?;
         Ok(Self(Arc::new(certified)))
     }
+
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl ServerTls {

@@ -139,6 +139,8 @@ pub enum Kind {
     TrafficPolicy(Arc<TrafficPolicySpec>),
     /// `gateway.networking.x-k8s.io/v1alpha1` XBackendTrafficPolicy
     BackendTrafficPolicy(Arc<BackendTrafficPolicySpec>),
+    /// `gateway.networking.k8s.io` BackendTLSPolicy
+    BackendTlsPolicy(Arc<BackendTlsPolicySpec>),
     /// `veer.dev/v1alpha1` AuthorizationPolicy
     AuthorizationPolicy(Arc<AuthorizationPolicySpec>),
 }
@@ -168,6 +170,7 @@ impl Kind {
             Kind::Link(_) => KindName::Link,
             Kind::TrafficPolicy(_) => KindName::TrafficPolicy,
             Kind::BackendTrafficPolicy(_) => KindName::BackendTrafficPolicy,
+            Kind::BackendTlsPolicy(_) => KindName::BackendTlsPolicy,
             Kind::AuthorizationPolicy(_) => KindName::AuthorizationPolicy,
         }
     }
@@ -198,12 +201,13 @@ pub enum KindName {
     Link,
     TrafficPolicy,
     BackendTrafficPolicy,
+    BackendTlsPolicy,
     AuthorizationPolicy,
 }
 
 impl KindName {
     /// All kinds that are read.
-    pub const ALL: [KindName; 22] = [
+    pub const ALL: [KindName; 23] = [
         KindName::Namespace,
         KindName::Service,
         KindName::EndpointSlice,
@@ -225,6 +229,7 @@ impl KindName {
         KindName::Link,
         KindName::TrafficPolicy,
         KindName::BackendTrafficPolicy,
+        KindName::BackendTlsPolicy,
         KindName::AuthorizationPolicy,
     ];
 
@@ -252,6 +257,7 @@ impl KindName {
             KindName::Link => "Link",
             KindName::TrafficPolicy => "TrafficPolicy",
             KindName::BackendTrafficPolicy => "XBackendTrafficPolicy",
+            KindName::BackendTlsPolicy => "BackendTLSPolicy",
             KindName::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
@@ -271,6 +277,7 @@ impl KindName {
             | KindName::Gateway
             | KindName::GatewayClass
             | KindName::ListenerSet
+            | KindName::BackendTlsPolicy
             | KindName::ReferenceGrant => "gateway.networking.k8s.io",
             KindName::BackendTrafficPolicy => "gateway.networking.x-k8s.io",
             KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => "veer.dev",
@@ -291,6 +298,7 @@ impl KindName {
                 &["v1", "v1beta1"]
             }
             KindName::ListenerSet => &["v1"],
+            KindName::BackendTlsPolicy => &["v1", "v1alpha3"],
             KindName::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
             KindName::UdpRoute => &["v1", "v1alpha2"],
             KindName::GrpcRoute => &["v1", "v1alpha2"],
@@ -328,6 +336,7 @@ impl KindName {
                 | KindName::TlsRoute
                 | KindName::TcpRoute
                 | KindName::UdpRoute
+                | KindName::BackendTlsPolicy
         )
     }
 
@@ -352,6 +361,7 @@ impl KindName {
                 | KindName::Link
                 | KindName::TrafficPolicy
                 | KindName::BackendTrafficPolicy
+                | KindName::BackendTlsPolicy
                 | KindName::AuthorizationPolicy
         )
     }

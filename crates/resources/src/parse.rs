@@ -257,6 +257,7 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::Link => spec(&mut cx, root).map(Kind::Link),
         KindName::TrafficPolicy => spec(&mut cx, root).map(Kind::TrafficPolicy),
         KindName::BackendTrafficPolicy => spec(&mut cx, root).map(Kind::BackendTrafficPolicy),
+        KindName::BackendTlsPolicy => spec(&mut cx, root).map(Kind::BackendTlsPolicy),
         KindName::AuthorizationPolicy => optional_spec(&mut cx, root).map(Kind::AuthorizationPolicy),
     };
     let failed = std::mem::take(&mut cx.failed);
@@ -337,7 +338,8 @@ fn read_secret(cx: &mut Cx<'_>, root: &Node) -> Option<Kind> {
 
 /// What stands in for a document with errors where leaving it out would open a door.
 fn fail_closed(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, object: Option<Object>) -> Option<Object> {
-    if !matches!(kind, KindName::AuthorizationPolicy | KindName::Namespace) {
+    let opens = [KindName::AuthorizationPolicy, KindName::Namespace, KindName::BackendTlsPolicy];
+    if !opens.contains(&kind) {
         return None;
     }
     // Read again in silence: what is wrong was said already.
@@ -361,6 +363,11 @@ fn fail_closed(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, obje
             }
             meta.annotations.insert(MTLS.into(), "strict".into());
             (Arc::new(meta), Kind::Namespace)
+        }
+        KindName::BackendTlsPolicy => {
+            let targets = root.get("spec").and_then(|spec| spec.get("targetRefs"));
+            let targets = targets.and_then(|node| Vec::<SectionTarget>::decode(node, &mut cx))?;
+            (Arc::new(meta), Kind::BackendTlsPolicy(Arc::new(BackendTlsPolicySpec::broken(targets))))
         }
         _ => {
             let before = cx.out.len();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use veer_core::ObjectName;
 use veer_core::ingress::{AttachedHttp, AttachedStream};
 use veer_core::route::{HttpRoute, RouteKind};
 use veer_resources::{Kind, ListenerSpec, Object, ParentRef};
@@ -13,6 +14,7 @@ use super::{Front, listener_kind};
 use crate::faults;
 use crate::links::age;
 use crate::memo::Key;
+use crate::route_status::backend_refs;
 use crate::routes::{Act, Route};
 use crate::status::{No, ParentStatus};
 use crate::view::View;
@@ -96,6 +98,10 @@ pub(super) fn attach(
                         }
                         attached.add(at, hostnames, &route.act);
                     }
+                    front.services.extend(backend_refs(object).map(|backend| {
+                        let namespace = backend.namespace.as_ref().unwrap_or(&object.meta.namespace);
+                        ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&backend.name) }
+                    }));
                     None
                 }
                 Err(no) => {

@@ -275,6 +275,18 @@ fn certificate(view: View<'_>, owner: &Object, reference: &CertificateRef) -> Re
     }
 }
 
+/// What the Gateway shows to backends outside of the mesh (GEP-3155).
+pub(super) fn client_certificate(
+    view: View<'_>,
+    gateway: &Object,
+    reference: &CertificateRef,
+) -> Result<Certificate, No> {
+    certificate(view, gateway, reference).map_err(|(reason, message)| match reason {
+        "InvalidCertificateRef" => ("InvalidClientCertificateRef", message),
+        reason => (reason, message),
+    })
+}
+
 /// Listeners from `first` on are of one object: among themselves all that are not distinct are in conflict; against those before
 /// them the earlier wins.
 fn mark_conflicts(all: &mut [Listener<'_>], first: usize) {

@@ -8,7 +8,7 @@ mod attach;
 mod hostname;
 mod listeners;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use veer_core::inbound::MtlsMode;
@@ -21,7 +21,7 @@ use veer_resources::{
 pub use self::addresses::{IngressProxy, ingress_proxies};
 pub(crate) use self::addresses::{serves_class, wanted};
 use self::attach::{Attachments, attach};
-use self::listeners::{Listener, chooses, listeners};
+use self::listeners::{Listener, chooses, client_certificate, listeners};
 use crate::catalog::ObjectKey;
 use crate::faults;
 use crate::links::age;
@@ -40,6 +40,8 @@ pub(crate) struct Front {
     pub statuses: BTreeMap<ObjectKey, Status>,
     /// Of routes, by the place of the parent among their `parentRefs`.
     pub parents: BTreeMap<ObjectKey, Vec<(usize, ParentStatus)>>,
+    /// Services that routes attached to it lead to.
+    pub services: BTreeSet<ObjectName>,
     pub faults: Vec<Diagnostic>,
 }
 
@@ -71,6 +73,8 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
     let mut all = listeners(view, (object, spec), &owners);
     let attached = attach(view, &mut all, &owners, &sets.refused, &mut front);
 
+    let shown = spec.tls.backend.as_ref().and_then(|backend| backend.client_certificate_ref.as_ref());
+    let shown = shown.map(|reference| client_certificate(view, object, reference));
     let (addresses, unusable) = addresses::usable(view, object, spec);
     let unaccepted = unaccepted(view, spec, &all, object);
     let is_refused = unaccepted.as_ref().is_some_and(|no| no.0 != "ListenersNotValid");
@@ -81,7 +85,12 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
         own.iter().for_each(|listener| listener.faults(&mut front.faults));
         let status = match object.kind.name() {
             KindName::Gateway => {
-                gateway_status(object, &own, attached_sets(&sets, &all), &addresses, &unaccepted, &unprogrammed)
+                let sets = attached_sets(&sets, &all);
+                let mut status = gateway_status(object, &own, sets, &addresses, &unaccepted, &unprogrammed);
+                if let Some(shown) = &shown {
+                    status.conditions.push(Condition::unless(object, "ResolvedRefs", shown.as_ref().err()));
+                }
+                status
             }
             _ => set_status(object, &own, unprogrammed.as_ref()),
         };
@@ -97,13 +106,24 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
     for no in unaccepted.iter().filter(|no| no.0 != "ListenersNotValid").chain(&unusable) {
         front.faults.push(faults::gateway(object, no.0, &no.1));
     }
+    let (client_certificate, unshown) = match shown {
+        Some(Ok(certificate)) => (Some(certificate), None),
+        Some(Err(no)) => (None, Some(no)),
+        None => (None, None),
+    };
+    front.faults.extend(unshown.map(|no| faults::gateway(object, no.0, &no.1)));
     if is_refused || addresses.is_empty() {
         return front;
     }
     front.inbound = Some(Arc::new(member(view, name, addresses[0])));
     let ports = ports(&all, &attached);
-    front.ingress =
-        Some(Arc::new(Ingress { gateway: name.clone(), addresses, ports, http_routes: attached.into_http_routes() }));
+    front.ingress = Some(Arc::new(Ingress {
+        gateway: name.clone(),
+        addresses,
+        ports,
+        http_routes: attached.into_http_routes(),
+        client_certificate,
+    }));
     front
 }
 

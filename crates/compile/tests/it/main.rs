@@ -1,5 +1,6 @@
 //! What manifests mean, told as tables of manifests and meanings.
 
+mod backend_tls;
 mod consent;
 mod endpoints;
 mod gateways;

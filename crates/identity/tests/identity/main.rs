@@ -2,6 +2,7 @@
 
 mod support;
 
+mod backend;
 mod handshakes;
 mod lifecycle;
 mod public;

@@ -42,6 +42,7 @@ pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<
         port: app.port(),
         identity: None,
         service: None,
+        tls: None,
     };
     let upstream = pools.upstream(&key);
     let reach = Reach::Plain(app);

@@ -40,7 +40,13 @@ fn listener(hostname: Option<&str>, attached: &[(&[&str], usize)]) -> IngressLis
 fn serving(kind: PortKind, routes: Vec<HttpRoute>, listeners: Vec<IngressListener>) -> Serving {
     let port = IngressPort { port: 80, kind, listeners };
     let gateway = ObjectName::new("shop", "web");
-    let ingress = Ingress { gateway, addresses: Vec::new(), ports: vec![port.clone()], http_routes: routes };
+    let ingress = Ingress {
+        gateway,
+        addresses: Vec::new(),
+        ports: vec![port.clone()],
+        http_routes: routes,
+        client_certificate: None,
+    };
     Rc::new(RefCell::new(Rc::new(PortTable::new(&ingress, &port))))
 }
 

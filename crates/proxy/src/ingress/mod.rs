@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use veer_core::ingress::Certificate;
 use veer_core::{Ingress, Known};
+use veer_identity::PublicCertificate;
 use veer_net::BindOptions;
 
 pub use self::door::Door;
@@ -27,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn listen(worker: Rc<Worker>) {
     let name = worker.process.config.workload.to_string();
     let mut subscription = worker.process.xds.subscribe::<Ingress>(&name);
-    let mut ports = Ports { worker, open: BTreeMap::new() };
+    let mut ports = Ports { worker, open: BTreeMap::new(), shown: None };
     let mut known = subscription.borrow_and_update();
     loop {
         let whole = match &known {
@@ -53,6 +55,7 @@ pub async fn listen(worker: Rc<Worker>) {
 struct Ports {
     worker: Rc<Worker>,
     open: BTreeMap<SocketAddr, Port>,
+    shown: Option<Certificate>,
 }
 
 struct Port {
@@ -63,6 +66,7 @@ struct Port {
 impl Ports {
     /// Opens, changes and closes ports; whether all could be opened.
     async fn serve(&mut self, ingress: &Ingress) -> bool {
+        self.show(ingress);
         let wanted: Vec<SocketAddr> = ingress
             .addresses
             .iter()
@@ -80,6 +84,23 @@ impl Ports {
             }
         }
         whole
+    }
+
+    /// What is shown to backends outside of the mesh.
+    fn show(&mut self, ingress: &Ingress) {
+        if self.shown == ingress.client_certificate {
+            return;
+        }
+        self.shown.clone_from(&ingress.client_certificate);
+        let read = |one: &Certificate| PublicCertificate::from_pem(&one.chain_pem, &one.key_pem);
+        let shown = match self.shown.as_ref().map(read).transpose() {
+            Ok(shown) => shown,
+            Err(error) => {
+                tracing::error!(gateway = %ingress.gateway, %error, "no client certificate is shown to backends");
+                None
+            }
+        };
+        self.worker.pools.show_outside(shown);
     }
 
     async fn open(&mut self, address: SocketAddr, table: &Rc<PortTable>) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use veer_balance::{Dial, EndpointKey, NoEndpoint, Pick, Picker, ServiceBalance, Target};
+use veer_core::backend_tls::BackendTls;
 use veer_core::route::SessionPersistence;
 use veer_core::{Endpoints, ServiceHost};
 use veer_route::Faults;
@@ -101,13 +102,24 @@ impl Backend {
         self.endpoints.borrow().policy.by.join(" and ")
     }
 
+    /// TLS toward endpoints outside of the mesh; those in it have mutual TLS of their own.
+    fn tls(&self, service_port: u16, dial: &Dial<'_>) -> Option<Arc<BackendTls>> {
+        if !matches!(dial, Dial::Plain { .. }) {
+            return None;
+        }
+        let endpoints = self.endpoints.borrow();
+        endpoints.tls.iter().find(|tls| tls.service_port == service_port).cloned().map(Arc::new)
+    }
+
     /// The connections to a target for a service port.
     pub fn upstream(&self, pools: &Pools, target: &Arc<Target>, service_port: u16, dial: &Dial<'_>) -> Rc<Upstream> {
         let at = (Arc::as_ptr(target) as usize, service_port);
         if let Some((_, upstream)) = self.upstreams.borrow().get(&at) {
             return Rc::clone(upstream);
         }
-        let upstream = pools.upstream(&Key::of(target, dial));
+        let mut key = Key::of(target, dial);
+        key.tls = self.tls(service_port, dial);
+        let upstream = pools.upstream(&key);
         self.upstreams.borrow_mut().insert(at, (Arc::clone(target), Rc::clone(&upstream)));
         upstream
     }

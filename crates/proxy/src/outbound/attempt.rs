@@ -164,7 +164,7 @@ fn ready(worker: &Rc<Worker>, upstream: &Rc<Upstream>, dial: &Dial<'_>, asked: &
         // It will not come back, and one that waited could turn out to be stale.
         return None;
     }
-    if speaks_http1(dial, asked) {
+    if speaks_http1(upstream, dial, asked) {
         return upstream.h1_idle();
     }
     reach::at_hand(worker, upstream, dial)
@@ -175,18 +175,20 @@ type Opening<'a> = Pin<Box<dyn Future<Output = Result<Lease, DialError>> + 'a>>;
 /// A new connection. In a place of its own: the way of every other request has no room for a handshake.
 fn open<'a>(worker: &'a Rc<Worker>, upstream: &'a Rc<Upstream>, dial: &'a Dial<'_>, asked: &Asked) -> Opening<'a> {
     let fresh = asked.upgrade.is_some();
-    let http1 = fresh || speaks_http1(dial, asked);
+    let http1 = fresh || speaks_http1(upstream, dial, asked);
     Box::pin(async move {
         let reach = reach::of(worker, dial).await?;
         if http1 { upstream.h1(&reach, fresh).await } else { upstream.h2(&reach).await }
     })
 }
 
-fn speaks_http1(dial: &Dial<'_>, asked: &Asked) -> bool {
+fn speaks_http1(upstream: &Upstream, dial: &Dial<'_>, asked: &Asked) -> bool {
     matches!(dial, Dial::Plain { .. })
         && match asked.app {
             AppProtocol::Http1 => true,
             AppProtocol::Http2 | AppProtocol::Grpc => false,
+            // Every server of HTTP over TLS speaks HTTP/1.1; whom gRPC is for speaks HTTP/2.
+            AppProtocol::Detect | AppProtocol::Tcp if upstream.is_sealed() => !fields::is_grpc(&asked.head.fields),
             AppProtocol::Detect | AppProtocol::Tcp => asked.protocol == Protocol::Http1,
         }
 }

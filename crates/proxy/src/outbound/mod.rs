@@ -29,7 +29,7 @@ use crate::http::serve;
 use crate::http::transport::Transport;
 use crate::ingress::Door;
 use crate::knowledge::Backend;
-use crate::pool::{DialError, Key};
+use crate::pool::DialError;
 use crate::worker::{Place, Worker};
 
 /// How long the explicit listener waits for a connection's first bytes: clients may open some ahead of need.
@@ -170,10 +170,10 @@ pub async fn probe(worker: Rc<Worker>, backend: Rc<Backend>, target: Arc<Target>
     let ports: Vec<u16> =
         target.endpoint().map(|e| e.ports.iter().map(|p| p.service_port).collect()).unwrap_or_default();
     // Any port will do: it is the proxy that answers.
-    let Some(dial) = ports.iter().find_map(|port| target.dial(*port)) else { return };
+    let Some((port, dial)) = ports.iter().find_map(|port| Some((*port, target.dial(*port)?))) else { return };
     let result: Result<(), DialError> = async {
         let reach = reach::of(&worker, &dial).await?;
-        worker.pools.upstream(&Key::of(&target, &dial)).probe(&reach).await
+        backend.upstream(&worker.pools, &target, port, &dial).probe(&reach).await
     }
     .await;
     let now = Instant::now();

@@ -200,7 +200,10 @@ async fn open_once(
     }
     let dialer = worker.pools.dialer();
     Ok(match reach::of(worker, dial).await? {
-        Reach::Plain(address) => Io::Plain(dialer.tcp(address).await?),
+        Reach::Plain(address) => match upstream.sealed_bytes(address).await? {
+            Some(stream) => Io::Own(Box::new(stream)),
+            None => Io::Plain(dialer.tcp(address).await?),
+        },
         Reach::Mesh(recipe) => Io::Own(Box::new(dialer.dial(&recipe, Hop::Tcp).await?.stream)),
     })
 }

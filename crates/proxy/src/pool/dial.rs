@@ -127,6 +127,9 @@ pub enum DialError {
     /// No replica of the gateways in between can be used.
     #[error("no usable gateway of cluster {0}")]
     NoGateway(String),
+    /// How the backend is to be spoken to cannot be done.
+    #[error("{0}")]
+    Policy(Arc<str>),
     /// The task that dialled has ended.
     #[error("the dial was abandoned")]
     Abandoned,
@@ -146,7 +149,7 @@ impl DialError {
                 blame => blame,
             },
             DialError::NoGateway(_) => Blame::Path,
-            DialError::Abandoned => Blame::Local,
+            DialError::Policy(_) | DialError::Abandoned => Blame::Local,
         }
     }
 
@@ -165,6 +168,7 @@ impl DialError {
             DialError::ConnectTimeout(_) | DialError::HandshakeTimeout(_) => "timeout",
             DialError::Handshake { error, .. } => error.outcome(),
             DialError::NoGateway(_) => "no_gateway",
+            DialError::Policy(_) => "policy",
             DialError::Abandoned => "abandoned",
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 use veer_http::{Method, Name, RequestHead, ResponseHead, h1};
+use veer_identity::Spoken;
 
 use super::{Answer, DialError, Event, Hop, Reach, SendError, Upstream};
 use crate::http::body::{BodyError, Http1Answer, Incoming, Outgoing};
@@ -56,8 +57,8 @@ pub(super) async fn lease(upstream: &Rc<Upstream>, reach: &Reach, fresh: bool) -
     let connection = match reach {
         Reach::Plain(address) => {
             let begun = Instant::now();
-            let stream = upstream.dialer.tcp(*address).await?;
-            Connection::new(stream.into(), None, false, begun.elapsed())
+            let stream = upstream.outside(*address, Spoken::Http1).await?;
+            Connection::new(stream, None, false, begun.elapsed())
         }
         Reach::Mesh(recipe) => {
             let dialed = upstream.dialer.dial(recipe, Hop::Http1).await?;

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use veer_http::{RequestHead, ResponseHead, h2};
-use veer_identity::clock;
+use veer_identity::{Spoken, clock};
 
 use super::{Answer, DialError, Event, Hop, Reach, SendError, Upstream, Via};
 use crate::http::body::{Http2Answer, Incoming, Outgoing};
@@ -157,8 +157,8 @@ async fn connect(upstream: &Rc<Upstream>, reach: &Reach) -> Result<(), DialError
     match reach {
         Reach::Plain(address) => {
             let begun = Instant::now();
-            let stream = upstream.dialer.tcp(*address).await?;
-            start(upstream, stream.into(), None, begun.elapsed(), None);
+            let stream = upstream.outside(*address, Spoken::Http2).await?;
+            start(upstream, stream, None, begun.elapsed(), None);
             Ok(())
         }
         Reach::Mesh(recipe) => {

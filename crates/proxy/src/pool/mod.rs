@@ -7,6 +7,7 @@
 pub mod dial;
 mod h1;
 mod h2;
+mod sealed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,16 +18,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use veer_balance::{Dial, Target};
+use veer_core::backend_tls::BackendTls;
 use veer_core::{ClusterName, SpiffeId, TrustDomain};
 use veer_http::{RequestHead, ResponseHead};
+use veer_identity::{PublicCertificate, Spoken, TlsStream};
+use veer_net::Stream;
 
 pub use self::dial::{DialError, Dialed, Dialer, Hop, Recipe, Via};
 pub use self::h1::H1Lease;
 pub use self::h2::{H2Lease, Ready};
+use self::sealed::{Outside, Sealed};
 use crate::http::body::{BodyError, Incoming};
 use crate::http::h2::{Reset, Tunnel};
 use crate::http::replay::TryBody;
 use crate::http::serve::Upgraded;
+use crate::http::transport::Transport;
 use crate::recent::Recent;
 
 /// How long an endpoint is remembered as one over whose streams much is carried.
@@ -48,10 +54,12 @@ pub struct Key {
     pub identity: Option<SpiffeId>,
     /// The service token, where the gateway picks: two services may share all the rest.
     pub service: Option<Arc<str>>,
+    /// TLS toward an endpoint that is not in the mesh.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 impl Key {
-    /// The key of a target by the way it is dialled.
+    /// The key of a target by the way it is dialled; TLS toward endpoints outside of the mesh is left open.
     pub fn of(target: &Target, dial: &Dial<'_>) -> Self {
         let (port, identity) = match dial {
             Dial::Plain { address } => (address.port(), None),
@@ -63,14 +71,14 @@ impl Key {
             Dial::Gateway { token, .. } if target.endpoint().is_none() => Some(Arc::clone(token)),
             _ => None,
         };
-        Self { cluster: target.key.cluster.clone(), address: target.key.address, port, identity, service }
+        Self { cluster: target.key.cluster.clone(), address: target.key.address, port, identity, service, tls: None }
     }
 }
 
 /// How an upstream is reached: changes with every new word of the control plane, without a new [`Upstream`].
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// Plaintext.
+    /// An endpoint outside of the mesh, or an application: in clear text, or by the TLS of [`Key::tls`].
     Plain(SocketAddr),
     /// Mutual TLS.
     Mesh(Recipe),
@@ -96,6 +104,7 @@ pub struct Pools {
     upstreams: RefCell<BTreeMap<Key, Rc<Upstream>>>,
     jitter: RefCell<fastrand::Rng>,
     recent: Recent,
+    outside: Rc<Outside>,
 }
 
 /// One endpoint as one worker sees it.
@@ -113,6 +122,7 @@ pub struct Upstream {
     retired: Cell<bool>,
     /// When much was last carried over one stream.
     carried_much: Cell<Option<Instant>>,
+    tls: Option<Box<Sealed>>,
 }
 
 /// One request's place on a connection. Dropping it gives the place back.
@@ -177,7 +187,14 @@ impl SendError {
 impl Pools {
     /// Empty pools.
     pub fn new(dialer: Dialer, listener: Listener, rng: fastrand::Rng, recent: Recent) -> Self {
-        Self { dialer, listener, upstreams: RefCell::default(), jitter: RefCell::new(rng), recent }
+        Self {
+            dialer,
+            listener,
+            upstreams: RefCell::default(),
+            jitter: RefCell::new(rng),
+            recent,
+            outside: Rc::default(),
+        }
     }
 
     /// What makes connections.
@@ -202,6 +219,7 @@ impl Pools {
             jitter: Cell::new(self.jitter.borrow_mut().f64()),
             retired: Cell::new(false),
             carried_much: Cell::new(None),
+            tls: key.tls.as_ref().map(|policy| Box::new(Sealed::new(Arc::clone(policy), Rc::clone(&self.outside)))),
         });
         self.upstreams.borrow_mut().insert(key.clone(), Rc::clone(&upstream));
         upstream
@@ -235,6 +253,16 @@ impl Pools {
             } else if rotated {
                 upstream.renew();
             }
+        }
+    }
+
+    /// The certificate that is shown to backends outside of the mesh (GEP-3155). Connections made with another end after what they
+    /// carry.
+    pub fn show_outside(&self, certificate: Option<PublicCertificate>) {
+        self.outside.show(certificate);
+        for upstream in self.upstreams.borrow().values().filter(|upstream| upstream.tls.is_some()) {
+            upstream.retire_where(|_| true);
+            upstream.idle.borrow_mut().clear();
         }
     }
 
@@ -309,9 +337,37 @@ impl Upstream {
     /// When it cannot.
     pub async fn probe(self: &Rc<Self>, reach: &Reach) -> Result<(), DialError> {
         match reach {
-            Reach::Plain(address) => self.dialer.tcp(*address).await.map(drop),
+            Reach::Plain(address) => self.outside(*address, Spoken::Bytes).await.map(drop),
             Reach::Mesh(_) => h2::probe(self, reach).await,
         }
+    }
+
+    /// A connection to an endpoint outside of the mesh: as it is, or by TLS.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the policy for it is broken. Nothing was sent.
+    pub async fn outside(&self, address: SocketAddr, spoken: Spoken) -> Result<Transport, DialError> {
+        match &self.tls {
+            None => Ok(self.dialer.tcp(address).await?.into()),
+            // In a place of its own: most connections have no handshake.
+            Some(sealed) => Ok(Box::pin(sealed.dial(&self.dialer, address, spoken)).await?.into()),
+        }
+    }
+
+    /// A connection for bytes to an endpoint outside of the mesh by TLS; `None`: it is spoken to in clear text.
+    ///
+    /// # Errors
+    /// As [`Self::outside`].
+    pub async fn sealed_bytes(&self, address: SocketAddr) -> Result<Option<TlsStream<Stream>>, DialError> {
+        match &self.tls {
+            None => Ok(None),
+            Some(sealed) => Box::pin(sealed.dial(&self.dialer, address, Spoken::Bytes)).await.map(Some),
+        }
+    }
+
+    /// Whether TLS is spoken with an endpoint outside of the mesh.
+    pub fn is_sealed(&self) -> bool {
+        self.tls.is_some()
     }
 
     fn event(&self, event: Event) {

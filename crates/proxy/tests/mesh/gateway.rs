@@ -132,7 +132,10 @@ impl Two {
         };
         let policy = TrafficPolicy { slow_start: Duration::ZERO, ..TrafficPolicy::default() };
         self.east.put(self.west.cluster.as_str(), &self.path);
-        self.east.put(host("cart").as_str(), &Endpoints { host: host("cart"), policy, clusters: vec![cluster] });
+        self.east.put(
+            host("cart").as_str(),
+            &Endpoints { host: host("cart"), policy, clusters: vec![cluster], tls: Vec::new() },
+        );
     }
 
     async fn client(&self) -> Client {

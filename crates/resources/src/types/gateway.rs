@@ -94,8 +94,18 @@ manifest! {
     pub struct GatewayTls {
         /// What is asked of clients (GEP-91).
         pub frontend: Option<FrontendTls> = "frontend",
-        /// The certificate that is shown to backends (GEP-3155). Not supported by this version.
-        pub backend: Option<Present> = "backend",
+        /// What is shown to backends (GEP-3155).
+        pub backend: Option<GatewayBackendTls> = "backend",
+    }
+    ignored []
+}
+
+manifest! {
+    /// What a Gateway shows to backends outside of the mesh.
+    #[derive(Default)]
+    pub struct GatewayBackendTls {
+        /// A Secret with its certificate and key.
+        pub client_certificate_ref: Option<CertificateRef> = "clientCertificateRef",
     }
     ignored []
 }

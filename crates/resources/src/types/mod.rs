@@ -1,6 +1,7 @@
 //! The typed form of what manifests say: the fields that Veer acts on, named as upstream names them. Fields that upstream
 //! knows and Veer does not act on are accepted in silence; fields that nobody knows are reported.
 
+mod backend_tls;
 mod fault;
 mod fleet;
 mod gateway;
@@ -10,6 +11,7 @@ mod route;
 mod service;
 mod workload;
 
+pub use backend_tls::*;
 pub use fault::*;
 pub use fleet::*;
 pub use gateway::*;

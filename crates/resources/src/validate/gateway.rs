@@ -25,14 +25,9 @@ pub(super) fn gateway(check: &mut Check<'_>, spec: &GatewaySpec) {
     if let Some(asked) = &spec.tls.frontend {
         frontend(check, asked);
     }
-    let unsupported = [
-        (spec.infrastructure.parameters_ref, "spec.infrastructure.parametersRef", "the Gateway is not accepted"),
-        (spec.tls.backend, "spec.tls.backend", "no client certificate is shown to backends outside of the mesh"),
-    ];
-    for (written, path, what) in unsupported {
-        if written.is_some() {
-            check.warning("V0041", path, &format!("is not supported by this version: {what}"), "remove it");
-        }
+    if spec.infrastructure.parameters_ref.is_some() {
+        let reason = "is not supported by this version: the Gateway is not accepted";
+        check.warning("V0041", "spec.infrastructure.parametersRef", reason, "remove it");
     }
 }
 

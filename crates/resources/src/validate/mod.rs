@@ -13,6 +13,7 @@ use crate::positions::Positions;
 use crate::suggest::nearest;
 use crate::types::*;
 
+mod backend_tls;
 mod fault;
 pub(crate) mod fleet;
 mod gateway;
@@ -69,6 +70,7 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::Link(spec) => own::link(&mut check, spec),
         Kind::TrafficPolicy(spec) => own::traffic(&mut check, spec),
         Kind::BackendTrafficPolicy(spec) => own::backend_traffic(&mut check, spec),
+        Kind::BackendTlsPolicy(spec) => backend_tls::policy(&mut check, spec),
         Kind::AuthorizationPolicy(spec) => own::authorization(&mut check, spec),
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use veer_testkit::{Fleet, eventually};
 
-use crate::support::{Answer, SOON, fleet, output, service, workload};
+use crate::support::{Answer, SOON, fleet, foreign, output, python, service, tool_json, workload};
 
 /// Address of the Gateway within its cluster's network.
 const GATEWAY: u8 = 60;
@@ -110,7 +110,7 @@ kind: Gateway
 metadata: {{ name: web, namespace: shop }}
 spec:
   gatewayClassName: veer
-  addresses: [{{ value: 127.92.0.{GATEWAY} }}]
+  addresses: [{{ value: 127.69.0.{GATEWAY} }}]
   tls:
     frontend:
       default: {{ {} }}
@@ -130,9 +130,9 @@ spec:
   rules: [{ backendRefs: [{ name: page, port: 80 }] }]
 ";
     let fleet = fleet()
-        .cluster("west", 92, 1)
+        .cluster("west", 69, 1)
         .manifest("west/page.yaml", &service("page", 80, "http"))
-        .manifest("west/page-1.yaml", &workload("page", 1, "127.92.0.31", "http", "app.py"))
+        .manifest("west/page-1.yaml", &workload("page", 1, "127.69.0.31", "http", "app.py"))
         .manifest("west/site.yaml", &keys.secret("site"))
         .manifest("west/clients.yaml", &keys.config_map("clients"))
         .manifest("west/gateway.yaml", &gateway)
@@ -165,4 +165,121 @@ spec:
     fleet.write("west/clients.yaml", &other.replace("ca.crt:", "other:")).expect("written");
     until(&fleet, "nobody is served", 0, || asked(STRICT, Some("eve"))).await;
     until(&fleet, "nobody is served by the fallback either", 0, || asked(LAX, None)).await;
+}
+
+/// An HTTPS server outside of the mesh, for as long as it is held.
+struct Backend(std::process::Child);
+
+impl Backend {
+    fn start(address: &str, keys: &Keys<'_>, name: &str, clients: Option<&str>) -> Self {
+        let mut command = Command::new(python());
+        command.arg(foreign("sealed.py")).arg(address);
+        command.arg(keys.path(&format!("{name}.crt"))).arg(keys.path(&format!("{name}.key")));
+        command.args(clients.map(|name| keys.path(&format!("{name}.crt"))));
+        Self(command.spawn().expect("python runs"))
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn backends_outside_of_the_mesh_are_spoken_to_by_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = Keys(folder.path());
+    keys.authority("backends");
+    keys.authority("gateways");
+    keys.authority("foreign");
+    keys.signed("backend", "backends", "DNS:backend.example.com,URI:spiffe://elsewhere.example/backend");
+    keys.signed("own", "gateways", "DNS:gateway.example.com");
+    let gateway = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: web, namespace: shop }}
+spec:
+  gatewayClassName: veer
+  addresses: [{{ value: 127.70.0.{GATEWAY} }}]
+  tls: {{ backend: {{ clientCertificateRef: {{ name: own }} }} }}
+  listeners: [{{ name: http, port: 10080, protocol: HTTP }}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: old, namespace: shop }}
+spec:
+  parentRefs: [{{ name: web }}]
+  rules: [{{ backendRefs: [{{ name: old, port: 443 }}] }}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: old, namespace: shop }}
+spec:
+  ports: [{{ name: https, port: 443 }}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: old-1, namespace: shop, labels: {{ kubernetes.io/service-name: old }} }}
+addressType: IPv4
+ports: [{{ name: https, port: 9443 }}]
+endpoints: [{{ addresses: [127.70.0.77] }}]
+"
+    );
+    let policy = |validation: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{ name: old, namespace: shop }}
+spec:
+  targetRefs: [{{ group: \"\", kind: Service, name: old }}]
+  validation: {{ {validation} }}
+"
+        )
+    };
+    let by = |map: &str, more: &str| {
+        policy(&format!("caCertificateRefs: [{{ group: \"\", kind: ConfigMap, name: {map} }}], {more}"))
+    };
+    let named = "hostname: backend.example.com";
+    let _backend = Backend::start("127.70.0.77:9443", &keys, "backend", Some("gateways"));
+    let fleet = fleet()
+        .cluster("west", 70, 1)
+        .manifest("west/gateway.yaml", &gateway)
+        .manifest("west/own.yaml", &keys.secret("own"))
+        .manifest("west/backends.yaml", &keys.config_map("backends"))
+        .manifest("west/foreign.yaml", &keys.config_map("foreign"))
+        .manifest("west/policy.yaml", &by("backends", named))
+        .start()
+        .await
+        .expect("the fleet starts");
+
+    let asked = || ask(&fleet, "http", 10080, "/a", &[]);
+    until(&fleet, "the backend answers over TLS", 200, asked).await;
+    let seen = asked().json();
+    assert_eq!((&seen["path"], &seen["sni"]), (&"/a".into(), &"backend.example.com".into()), "{seen}");
+    assert_eq!(seen["client"][0], "own", "the Gateway's certificate was shown: {seen}");
+    let objects =
+        tool_json(&fleet, "west", &["get", "backendtlspolicy", "shop/old", "--cluster", "west"]).expect("get");
+    let ancestor = &objects[0]["status"]["ancestors"][0];
+    assert_eq!(
+        (&ancestor["ancestorRef"]["name"], &ancestor["conditions"][0]["status"]),
+        (&"web".into(), &"True".into())
+    );
+
+    // Another name, another authority, an authority that is missing: each closed, never in clear text.
+    for (closed, what) in [
+        (by("backends", "hostname: other.example.com"), "another name"),
+        (by("foreign", named), "another authority"),
+        (by("gone", named), "no authority"),
+    ] {
+        fleet.write("west/policy.yaml", &closed).expect("written");
+        until(&fleet, what, 503, asked).await;
+        let by_uri = by(
+            "backends",
+            "hostname: any.example.com, subjectAltNames: [{ type: URI, uri: \"spiffe://elsewhere.example/backend\" }]",
+        );
+        fleet.write("west/policy.yaml", &by_uri).expect("written");
+        until(&fleet, "the backend has the URI", 200, asked).await;
+    }
 }
