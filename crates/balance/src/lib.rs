@@ -15,6 +15,7 @@
 mod budget;
 mod clock;
 mod cluster;
+mod hashed;
 mod path;
 mod pick;
 mod picker;

@@ -30,7 +30,7 @@ const LEAST_WEIGHT: f64 = 0.001;
 #[derive(Debug)]
 pub struct Picker {
     balance: Arc<ServiceBalance>,
-    plan: Arc<Plan>,
+    pub(crate) plan: Arc<Plan>,
     version: u64,
     lanes: Vec<Lane>,
     /// Put aside while looking for another; empty between picks.
@@ -207,7 +207,7 @@ impl Picker {
     }
 
     /// Takes over a new plan: endpoints that stay keep their deadlines, clusters their credit.
-    fn follow_plan(&mut self, rng: &mut fastrand::Rng) {
+    pub(crate) fn follow_plan(&mut self, rng: &mut fastrand::Rng) {
         let version = self.balance.version();
         if version == self.version {
             return;

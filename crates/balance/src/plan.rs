@@ -11,6 +11,7 @@ use veer_core::policy::TrafficPolicy;
 
 use crate::clock::{Micros, micros, seconds};
 use crate::cluster::{ClusterHealth, Standing};
+use crate::hashed::Table;
 use crate::share::{Strength, next_demand, next_local_share, split};
 use crate::target::Target;
 
@@ -57,6 +58,8 @@ pub(crate) struct Group {
     pub(crate) targets: Vec<Arc<Target>>,
     /// Number of endpoints among the targets.
     pub(crate) endpoints: usize,
+    /// Where keys lead, when the policy leads requests by keys.
+    pub(crate) table: Option<Arc<Table>>,
 }
 
 impl Group {

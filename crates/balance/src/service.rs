@@ -14,6 +14,7 @@ use veer_core::policy::{OutlierPolicy, TrafficPolicy};
 use crate::budget::RetryBudget;
 use crate::clock::{Epoch, Micros, micros};
 use crate::cluster::Clusters;
+use crate::hashed::Table;
 use crate::pick::Outcome;
 use crate::plan::{Group, PERIOD, Plan, Planner, Set};
 use crate::snapshot::Events;
@@ -285,6 +286,8 @@ fn set(endpoints: &Endpoints, clusters: &Clusters, epoch: Epoch, known: Option<&
         stats
     };
     let weights = &endpoints.policy.locality.weights;
+    let endpoints_policy = &endpoints.policy;
+    let hash = endpoints_policy.hash.as_deref();
     let group = |cluster: &ClusterEndpoints| {
         let health = clusters.get(&cluster.cluster);
         let target = |key: EndpointKey, kind: Kind, ready: bool| {
@@ -317,11 +320,20 @@ fn set(endpoints: &Endpoints, clusters: &Clusters, epoch: Epoch, known: Option<&
             };
             targets.push(target(key, Kind::AnyOf(cluster.service_tokens.clone()), true));
         }
+        let before = known.filter(|known| known.policy.hash == endpoints_policy.hash).and_then(|known| {
+            let of = known.groups.iter().find(|group| group.cluster == cluster.cluster)?;
+            let same =
+                of.targets[..of.endpoints].iter().map(Arc::as_ptr).eq(targets[..endpoints].iter().map(Arc::as_ptr));
+            of.table.clone().filter(|_| same)
+        });
+        let made = || hash.and_then(|hash| Table::new(hash.table, &targets[..endpoints])).map(Arc::new);
+        let table = before.or_else(made);
         Group {
             cluster: cluster.cluster.clone(),
             own: cluster.cluster == *clusters.own(),
             weight: (!weights.is_empty())
                 .then(|| weights.iter().find(|w| w.cluster == cluster.cluster).map_or(0, |w| w.weight)),
+            table,
             health,
             targets,
             endpoints,

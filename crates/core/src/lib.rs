@@ -8,6 +8,7 @@ pub mod backend_tls;
 pub mod endpoints;
 pub mod fault;
 pub mod gateway;
+pub mod hashing;
 pub mod inbound;
 pub mod ingress;
 pub mod names;

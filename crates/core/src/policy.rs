@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::FaultRule;
+use crate::hashing::ConsistentHash;
 use crate::names::ClusterName;
 use crate::route::SessionPersistence;
 
@@ -37,6 +38,8 @@ pub struct TrafficPolicy {
     pub try_timeout: Option<Duration>,
     /// Requests of one session go to one endpoint, when the route says nothing of sessions. Default none.
     pub session: Option<Arc<SessionPersistence>>,
+    /// Requests with one key go to one endpoint; sessions stand over it. Default none.
+    pub hash: Option<Arc<ConsistentHash>>,
     /// Faults injected on purpose; the first that holds acts. Default none.
     pub faults: Vec<FaultRule>,
     /// Who wrote it, most general first, such as `TrafficPolicy shop/cart`. Empty: nobody, these are the defaults.
@@ -53,6 +56,7 @@ impl Default for TrafficPolicy {
             locality: LocalityPolicy::default(),
             try_timeout: None,
             session: None,
+            hash: None,
             faults: Vec::new(),
             by: Vec::new(),
         }

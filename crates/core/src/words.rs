@@ -63,7 +63,7 @@ impl fmt::Display for Backend {
 impl TrafficPolicy {
     /// What it says, in words; faults and sessions tell themselves.
     pub fn words(&self) -> Vec<String> {
-        let Self { slow_start, outlier, circuit_breaker, retry_budget, session, .. } = self;
+        let Self { slow_start, outlier, circuit_breaker, retry_budget, session, hash, .. } = self;
         let mut all = vec![
             format!(
                 "at most {} requests in flight to one copy, {} to all",
@@ -87,6 +87,7 @@ impl TrafficPolicy {
             format!("slow start within {slow_start:?}"),
         ];
         all.extend(session.as_ref().map(ToString::to_string));
+        all.extend(hash.as_ref().map(ToString::to_string));
         all
     }
 }

@@ -373,6 +373,10 @@ fn own_kinds() {
     let gateways = "  gateways: [{name: a, address: 10.0.0.1}]\n";
     let traffic = |rest: &str| own("TrafficPolicy", &format!("  targetRef: {{kind: Service, name: cart}}\n{rest}"));
     for (codes, text) in [
+        ("V0011", traffic("  consistentHash: ‸{algorithm: Maglev}")),
+        ("V0038", traffic("  consistentHash: ‸{header: a, cookie: b}")),
+        ("V0021", traffic("  consistentHash: {header: ‸a b}")),
+        ("V0017", traffic("  consistentHash: {algorithm: ‸Jump, header: a}")),
         ("V0011", traffic("  faults: [‸{percent: 5}]")),
         ("V0013", traffic("  faults: [{percent: ‸101, delay: 1s}]")),
         ("V0027", traffic("  faults: [{percent: 1, fraction: ‸{numerator: 1}, delay: 1s}]")),

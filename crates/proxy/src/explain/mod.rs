@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use veer_balance::{ClusterSnapshot, EndpointSnapshot, EndpointState, ServiceSnapshot, Standing};
+use veer_balance::{ClusterSnapshot, EndpointSnapshot, EndpointState, ServiceBalance, Standing};
 use veer_core::route::HttpRule;
-use veer_core::{Endpoints, ServiceHost};
+use veer_core::{Endpoints, ObjectName, ServiceHost};
 use veer_http::RequestHead;
 use veer_route::{Direct, Faults, Rule};
 
@@ -20,20 +20,23 @@ use crate::error::RequestError;
 use crate::http::{Protocol, fields};
 use crate::knowledge::{Missing, ServiceView};
 use crate::outbound::destination;
+use crate::outbound::hashing::{Source, hash_of};
 use crate::outbound::request::{Chosen, choose, choose_backend, missing_endpoints, usable};
 use crate::outbound::tries::Tries;
 
 /// What the calling proxy knows.
 pub trait Knows {
-    /// Namespace of the calling workload.
-    fn namespace(&self) -> &str;
+    /// The calling workload.
+    fn workload(&self) -> &ObjectName;
 
     /// The service of this name (a host or a virtual address).
     fn service(&self, name: &str) -> impl Future<Output = Result<Rc<ServiceView>, Missing>>;
 
     /// Who can serve behind a host, and how they are balanced now.
-    fn endpoints(&self, host: &ServiceHost)
-    -> impl Future<Output = Result<(Arc<Endpoints>, ServiceSnapshot), Missing>>;
+    fn endpoints(
+        &self,
+        host: &ServiceHost,
+    ) -> impl Future<Output = Result<(Arc<Endpoints>, Arc<ServiceBalance>), Missing>>;
 }
 
 /// Takes the steps of the request.
@@ -49,7 +52,7 @@ async fn follow(knows: &impl Knows, question: &Question, told: &mut Explanation)
     // Who is asked?
     let mut head = question.head()?;
     fields::settle_authority(&mut head)?;
-    let (name, number) = destination::named(&head, knows.namespace())?;
+    let (name, number) = destination::named(&head, &knows.workload().namespace)?;
     let missing = |missing| destination::missing(missing, &head);
     let service = knows.service(&name).await.map_err(missing)?;
     let port = service.port(number).ok_or_else(|| RequestError::NoPort(service.host.to_string(), number))?;
@@ -119,16 +122,19 @@ async fn sent(
         headers: Vec::new(),
     });
     backend.changes = changes(head, going);
-    let (endpoints, snapshot) = match knows.endpoints(host).await {
+    let (endpoints, balance) = match knows.endpoints(host).await {
         Ok(known) => known,
         Err(missing) => return backend.answer = Some(own_answer(&missing_endpoints(host, missing))),
     };
     let policy = &endpoints.policy;
     let caller = if Protocol::of(head) == Protocol::Grpc { fields::grpc_timeout(&head.fields) } else { None };
     let now = Instant::now();
+    let snapshot = balance.snapshot(now);
     backend.limits = Tries::new(rule, policy.try_timeout, going.method(), caller, now).words(now);
     backend.policy_by = policy.by.iter().map(ToString::to_string).collect();
     backend.policy = policy.words();
+    let hash = policy.hash.as_ref().and_then(|hash| hash_of(hash, &going.fields, &Source::Workload(knows.workload())));
+    backend.led_to = hash.and_then(|hash| balance.endpoint_of(hash)).map(|key| key.workload);
     if let Some(faults) = Faults::new(&policy.faults) {
         let authority = going.authority().and_then(|authority| std::str::from_utf8(authority).ok());
         backend.policy.extend(faults.possible(authority, &going.fields).map(ToString::to_string));

@@ -100,6 +100,8 @@ pub struct ActingBackend {
     pub policy_by: Vec<String>,
     /// What the policy says.
     pub policy: Vec<String>,
+    /// The copy that the request's key leads to, where the policy leads by keys and the request has one.
+    pub led_to: Option<ObjectName>,
     /// Who can serve.
     pub clusters: Vec<ServingCluster>,
 }

@@ -39,6 +39,11 @@ impl Door {
         Self { serving, sni: Some(sni), asked, client }
     }
 
+    /// The client's address.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
     /// The routes that are for the request; tells the backend who asked, and for what.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use veer_balance::{Dial, EndpointKey, NoEndpoint, Pick, Picker, ServiceBalance, Target};
 use veer_core::backend_tls::BackendTls;
+use veer_core::hashing::ConsistentHash;
 use veer_core::route::SessionPersistence;
 use veer_core::{Endpoints, ServiceHost};
 use veer_route::Faults;
@@ -90,6 +91,26 @@ impl Backend {
     #[inline]
     pub fn faults(&self) -> Option<Rc<Faults>> {
         self.faults.borrow().clone()
+    }
+
+    /// How requests are led by a key, if they are.
+    #[inline]
+    pub fn hash(&self) -> Option<Arc<ConsistentHash>> {
+        self.endpoints.borrow().policy.hash.clone()
+    }
+
+    /// Chooses the endpoint that a key leads to.
+    ///
+    /// # Errors
+    /// As [`Self::pick`].
+    pub fn pick_hashed(
+        &self,
+        hash: u64,
+        rng: &mut fastrand::Rng,
+        exclude: &[EndpointKey],
+        now: Instant,
+    ) -> Result<Pick, NoEndpoint> {
+        self.picker.borrow_mut().pick_hashed(hash, now, rng, exclude)
     }
 
     /// As the control plane stated them.

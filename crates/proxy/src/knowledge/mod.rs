@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use veer_balance::ServiceSnapshot;
-use veer_core::{ClusterName, Endpoints, Path, Service, ServiceHost};
+use veer_balance::ServiceBalance;
+use veer_core::{ClusterName, Endpoints, ObjectName, Path, Service, ServiceHost};
 
 pub use self::backend::Backend;
 pub use self::entry::{Entry, Missing};
@@ -182,17 +182,17 @@ impl Knowledge {
 }
 
 impl Knows for Knowledge {
-    fn namespace(&self) -> &str {
-        &self.process.namespace
+    fn workload(&self) -> &ObjectName {
+        &self.process.config.workload
     }
 
     async fn service(&self, name: &str) -> Result<Rc<ServiceView>, Missing> {
         Knowledge::service(self, name).await
     }
 
-    async fn endpoints(&self, host: &ServiceHost) -> Result<(Arc<Endpoints>, ServiceSnapshot), Missing> {
+    async fn endpoints(&self, host: &ServiceHost) -> Result<(Arc<Endpoints>, Arc<ServiceBalance>), Missing> {
         let backend = self.backend(host).await?;
-        Ok((backend.endpoints(), backend.balance.snapshot(Instant::now())))
+        Ok((backend.endpoints(), Arc::clone(&backend.balance)))
     }
 }
 

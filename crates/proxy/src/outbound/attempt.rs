@@ -139,11 +139,14 @@ pub async fn attempt(
 }
 
 fn pick(worker: &Worker, backend: &Backend, tries: &Tries, now: Instant) -> Result<Pick, Failed> {
-    if let Some(pick) = tries.bound.and_then(|id| backend.pick_bound(id, &tries.exclude, now)) {
+    if let Some(pick) = tries.led.bound.and_then(|id| backend.pick_bound(id, &tries.exclude, now)) {
         return Ok(pick);
     }
     let mut rng = worker.rng.borrow_mut();
-    let mut picked = backend.pick(&mut rng, &tries.exclude, now);
+    let mut picked = match tries.led.hash {
+        None => backend.pick(&mut rng, &tries.exclude, now),
+        Some(hash) => backend.pick_hashed(hash, &mut rng, &tries.exclude, now),
+    };
     if picked.as_ref().is_err_and(|none| none.reason == NoEndpointReason::Excluded) {
         // All have failed once: any of them may do better now than nobody.
         picked = backend.pick(&mut rng, &[], now);

@@ -5,6 +5,7 @@ mod auth;
 pub mod destination;
 mod faults;
 pub mod filters;
+pub mod hashing;
 mod mirror;
 mod reach;
 pub mod request;
@@ -24,6 +25,7 @@ use veer_core::AppProtocol;
 use veer_net::{Listener, Prefixed, Stream};
 
 pub use self::destination::Destination;
+use self::hashing::Source;
 use crate::detect::{self, DEFAULT_WAIT, Protocol};
 use crate::http::serve;
 use crate::http::transport::Transport;
@@ -41,6 +43,14 @@ pub struct Downstream {
     pub destination: Option<Destination>,
     /// At a Gateway: each request is for whom the door says.
     pub door: Option<Door>,
+}
+
+impl Downstream {
+    /// Who sends.
+    fn source<'a>(&self, worker: &'a Worker) -> Source<'a> {
+        let client = self.door.as_ref().and_then(Door::client);
+        client.map_or(Source::Workload(&worker.process.config.workload), Source::Client)
+    }
 }
 
 /// Serves the explicit listener: an HTTP proxy, and a reverse proxy by `Host`.

@@ -20,8 +20,9 @@ use super::auth;
 use super::destination::{self, Destination};
 use super::faults;
 use super::filters::{self, Later, Looked};
+use super::hashing::hash_of;
 use super::mirror;
-use super::tries::{Failure, Next, Tries};
+use super::tries::{Failure, Led, Next, Tries};
 use super::tunnel;
 use crate::error::RequestError;
 use crate::exchange::Exchange;
@@ -130,7 +131,8 @@ async fn forward(
 
     // Tries, until there is an answer to give.
     let bound = later.as_ref().and_then(|later| later.session()?.endpoint());
-    let answer = tries(worker, &backend, acting, bound, &mut asked, exchange).await?;
+    let hash = backend.hash().and_then(|policy| hash_of(&policy, &asked.head.fields, &from.source(worker)));
+    let answer = tries(worker, &backend, acting, Led { bound, hash }, &mut asked, exchange).await?;
 
     // The answer goes back; what it holds is held to its last byte.
     let deadline = answer.deadline;
@@ -273,7 +275,7 @@ async fn tries(
     worker: &Rc<Worker>,
     backend: &Rc<Backend>,
     rule: Option<&Rule>,
-    bound: Option<u64>,
+    led: Led,
     asked: &mut Asked,
     exchange: &mut Exchange,
 ) -> Result<Final, RequestError> {
@@ -281,7 +283,7 @@ async fn tries(
     let caller = if asked.protocol == Protocol::Grpc { fields::grpc_timeout(&asked.head.fields) } else { None };
     let mut tries =
         Tries::new(rule.map(|rule| &rule.spec), policy.try_timeout, asked.head.method(), caller, exchange.begun());
-    tries.bound = bound;
+    tries.led = led;
     let budget = backend.balance.retry_budget();
     budget.request(exchange.begun());
     for number in 1.. {

@@ -91,7 +91,7 @@ impl Session {
 }
 
 /// Values of the cookies of this name.
-fn cookies<'a>(fields: &'a Fields, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn cookies<'a>(fields: &'a Fields, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     fields
         .all(Name::Cookie)
         .flat_map(|line| line.split(|byte| *byte == b';'))

@@ -38,6 +38,15 @@ pub enum Next {
     Spent,
 }
 
+/// What leads a request to one endpoint rather than another, if anything does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Led {
+    /// The endpoint that the request's session is bound to, by its [`id`](veer_balance::Target::id).
+    pub bound: Option<u64>,
+    /// The hash of its key.
+    pub hash: Option<u64>,
+}
+
 /// The tries of one request.
 pub struct Tries {
     /// When all must be over.
@@ -48,8 +57,8 @@ pub struct Tries {
     pub tells_deadline: bool,
     /// Endpoints that failed.
     pub exclude: Vec<EndpointKey>,
-    /// The endpoint that the request's session is bound to, by its [`id`](veer_balance::Target::id).
-    pub bound: Option<u64>,
+    /// To whom the request is led.
+    pub led: Led,
     codes: Vec<u16>,
     /// Whether what was sent may be sent again.
     repeatable: bool,
@@ -84,7 +93,7 @@ impl Tries {
             tells_deadline: grpc_timeout.is_some(),
             limit: positive(timeouts.backend_request).or(positive(try_timeout)),
             exclude: Vec::new(),
-            bound: None,
+            led: Led::default(),
             codes: retry.map(|retry| retry.codes.clone()).unwrap_or_default(),
             // A rule that says `retry` speaks for the methods it matches (GEP-1731).
             repeatable: retry.is_some() || method.is_idempotent(),

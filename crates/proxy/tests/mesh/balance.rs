@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Method;
+use veer_core::hashing::{ConsistentHash, HashKey, HashTable};
 use veer_core::names::ObjectName;
 use veer_core::route::{
     Backend, Filter, HeaderChange, HeaderField, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, ValueMatch,
@@ -121,5 +122,52 @@ fn routes_choose_by_header_weight_and_path() {
             *shares.entry(client.get("cart", "/split").await.unwrap().text()).or_insert(0) += 1;
         }
         assert!((15..=75).contains(&shares["canary"]), "{shares:?}");
+    });
+}
+
+#[test]
+fn requests_with_one_key_go_to_one_endpoint_and_to_the_next_while_it_is_gone() {
+    run(async {
+        let mut several = Several::new([App::text("a"), App::text("b"), App::text("c")]).await;
+        let hash = ConsistentHash { table: HashTable::Maglev, key: HashKey::Header("x-user".into()) };
+        several.control.service("cart").at(&several.servers).policy(|policy| policy.hash = Some(hash.into())).put();
+        let mut client = Client::http1(several.client.outbound()).await.unwrap();
+        async fn ask(client: &mut Client, user: &str) -> String {
+            let mut request = client.request(Method::GET, "cart", "/", b"");
+            request.headers_mut().insert("x-user", user.parse().unwrap());
+            client.ask(request).await.unwrap().text()
+        }
+        until("keys lead", async || {
+            let first = ask(&mut client, "ada").await;
+            let mut same = true;
+            for _ in 0..6 {
+                same &= ask(&mut client, "ada").await == first;
+            }
+            same
+        })
+        .await;
+        let mut before = HashMap::new();
+        for user in 0..30 {
+            let user = format!("user-{user}");
+            before.insert(user.clone(), ask(&mut client, &user).await);
+        }
+        let used: std::collections::HashSet<_> = before.values().collect();
+        assert_eq!(used.len(), 3, "{before:?}");
+        let mut plain = std::collections::HashSet::new();
+        for _ in 0..9 {
+            plain.insert(client.get("cart", "/").await.unwrap().text());
+        }
+        assert_eq!(plain.len(), 3, "requests without the key are balanced as ever");
+
+        several.servers[1].kill().await;
+        until("the others serve all", async || {
+            let mut settled = true;
+            for (user, first) in &before {
+                let now = ask(&mut client, user).await;
+                settled &= if first == "b" { now != "b" } else { now == *first };
+            }
+            settled
+        })
+        .await;
     });
 }

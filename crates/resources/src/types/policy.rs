@@ -7,7 +7,7 @@ use veer_core::ClusterName;
 use veer_core::policy::{self, AuthorizationAction};
 
 use crate::decode::manifest;
-use crate::types::{FaultSpec, Labels, SessionSpec, TargetKind};
+use crate::types::{ConsistentHashSpec, FaultSpec, Labels, SessionSpec, TargetKind};
 
 manifest! {
     /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
@@ -27,6 +27,8 @@ manifest! {
         pub locality: LocalitySpec = "locality",
         /// See [`veer_core::policy::TrafficPolicy::try_timeout`].
         pub try_timeout: Option<Duration> = "tryTimeout",
+        /// See [`veer_core::policy::TrafficPolicy::hash`].
+        pub consistent_hash: Option<ConsistentHashSpec> = "consistentHash",
         /// See [`veer_core::policy::TrafficPolicy::faults`].
         pub faults: Vec<FaultSpec> = "faults",
     }
@@ -56,6 +58,7 @@ impl TrafficPolicySpec {
         let weight = |w: &ClusterWeightSpec| policy::ClusterWeight { cluster: w.cluster.clone(), weight: w.weight };
         to.locality.weights = self.locality.weights.iter().map(weight).collect();
         to.try_timeout = self.try_timeout.filter(|limit| !limit.is_zero());
+        to.hash = self.consistent_hash.as_ref().and_then(ConsistentHashSpec::policy).map(Arc::new);
         to.faults = self.faults.iter().map(FaultSpec::rule).collect();
         to
     }

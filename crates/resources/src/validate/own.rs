@@ -172,11 +172,33 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
             "make baseEjection at most maxEjection",
         );
     }
+    if let Some(hash) = &spec.consistent_hash {
+        consistent_hash(check, hash);
+    }
     super::fault::faults(check, "spec.faults", &spec.faults);
     check.distinct("spec.locality.weights", "cluster", locality.weights.iter().map(|w| Some(&w.cluster)));
     if !locality.weights.is_empty() && locality.weights.iter().all(|w| w.weight == 0) {
         let reason = "all weights are 0: no cluster serves";
         check.warning("V0024", "spec.locality.weights", reason, "give one of them a weight");
+    }
+}
+
+fn consistent_hash(check: &mut Check<'_>, hash: &ConsistentHashSpec) {
+    let at = |field: &str| format!("spec.consistentHash.{field}");
+    match hash.keys() {
+        1 => {}
+        0 => check.error("V0011", "spec.consistentHash", "names no key", "add header, cookie or sourceAddress: true"),
+        _ => check.error(
+            "V0038",
+            "spec.consistentHash",
+            "names several keys",
+            "keep one of header, cookie, sourceAddress",
+        ),
+    }
+    for (field, name) in [("header", &hash.header), ("cookie", &hash.cookie)] {
+        if let Some(name) = name {
+            check.text("V0021", &at(field), name, grammar::token(name), "write a name like x-user");
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use http::Uri;
 use serde::Serialize;
 use tokio::time::Instant;
-use veer_balance::{Clusters, ServiceBalance, ServiceSnapshot};
+use veer_balance::{Clusters, ServiceBalance};
 use veer_core::route::RouteKind;
 use veer_core::{Endpoints, Inbound, ObjectName, ServiceHost};
 use veer_proxy::explain::{ActingRule, Explanation, Knows, Question, ServingEndpoint, admission, explain};
@@ -283,21 +283,20 @@ struct OnPaper<'c> {
 }
 
 impl Knows for OnPaper<'_> {
-    fn namespace(&self) -> &str {
-        &self.inbound.workload.namespace
+    fn workload(&self) -> &ObjectName {
+        &self.inbound.workload
     }
 
     async fn service(&self, name: &str) -> Result<Rc<ServiceView>, Missing> {
         let service = self.cluster.meaning.services.get(name).ok_or(Missing::Absent)?;
-        Ok(Rc::new(ServiceView::compile(service, self.namespace())))
+        Ok(Rc::new(ServiceView::compile(service, &self.inbound.workload.namespace)))
     }
 
-    async fn endpoints(&self, host: &ServiceHost) -> Result<(Arc<Endpoints>, ServiceSnapshot), Missing> {
+    async fn endpoints(&self, host: &ServiceHost) -> Result<(Arc<Endpoints>, Arc<ServiceBalance>), Missing> {
         let endpoints = self.cluster.meaning.endpoints.get(host).ok_or(Missing::Absent)?;
         let now = Instant::now();
         let clusters = Clusters::new(&self.cluster.config.name, now);
-        let snapshot = ServiceBalance::new(endpoints, &clusters, now).snapshot(now);
-        Ok((Arc::clone(endpoints), snapshot))
+        Ok((Arc::clone(endpoints), ServiceBalance::new(endpoints, &clusters, now)))
     }
 }
 

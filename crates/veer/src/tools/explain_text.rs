@@ -93,6 +93,9 @@ fn to(out: &mut String, told: &Explained, backend: &ActingBackend) {
         by => by.iter().for_each(|by| line(out, "  policy", &format!("{by}{}", at(told, by)))),
     }
     backend.policy.iter().for_each(|says| line(out, "", &format!("  {says}")));
+    if let Some(copy) = &backend.led_to {
+        line(out, "  led to", &format!("{copy}, by the request's key"));
+    }
     backend.clusters.iter().for_each(|cluster| serving(out, told, cluster));
 }
 

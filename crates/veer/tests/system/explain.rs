@@ -49,6 +49,7 @@ metadata: { name: chaos, namespace: shop }
 spec:
   targetRef: { kind: Service, name: catalog }
   circuitBreaker: { maxRequestsPerEndpoint: 7 }
+  consistentHash: { algorithm: RingHash, header: x-user }
   faults:
   - { headers: [{ name: x-test, value: a }], percent: 10, abort: { status: 503 } }
 ";
@@ -99,6 +100,12 @@ fn rule_backends_limits_and_policies_are_told_with_their_places() {
     let (told, _) = explain(folder.path(), &[&from[..], &["-H", "x-test: a"]].concat());
     let policy = told["backends"][0]["policy"].to_string();
     assert!(policy.contains("fault for 10 of 100 requests, header x-test = a: abort with 503"), "{policy}");
+    assert_eq!(told["backends"][0]["ledTo"], Value::Null, "without the key");
+    let led =
+        |user: &str| explain(folder.path(), &[&from[..], &["-H", user]].concat()).0["backends"][0]["ledTo"].clone();
+    let users: Vec<Value> = (0..8).map(|user| led(&format!("x-user: {user}"))).collect();
+    assert_eq!(users[0], led("x-user: 0"));
+    assert!(users.contains(&"shop/catalog-1".into()) && users.contains(&"shop/catalog-2".into()), "{users:?}");
     let shown = text(folder.path(), &from);
     assert!(shown.contains("HTTPRoute shop/canary rule split"), "{shown}");
     assert!(shown.contains("90 % of requests") && shown.contains("route.yaml:13"), "{shown}");
