@@ -9,7 +9,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// Requests per second of works at a fixed rate.
 const QUIET: f64 = 2000.0;
-/// Share of what a proxy can do at most, for works at a rate that keeps it busy.
+/// Share of the time that a proxy is busy, for works at a rate that keeps it busy.
 const BUSY: f64 = 0.7;
 
 /// A work.
@@ -66,11 +66,11 @@ pub enum Work {
     HandshakeResumed,
     /// What is added at 2,000 requests/s
     Latency,
-    /// What is added at 70 % of what the proxy can do
+    /// What is added while the proxy is busy for 70 % of the time
     LatencyBusy,
     /// What a pair adds at 2,000 requests/s
     PairLatency,
-    /// What a pair adds at 70 % of what it can do
+    /// What a pair adds while it is busy for 70 % of the time
     PairLatencyBusy,
     /// Memory of a proxy that has nothing to do
     Rest,
@@ -134,7 +134,7 @@ pub enum Kind {
 pub enum Rate {
     /// So many.
     Fixed(f64),
-    /// A share of what each proxy can do.
+    /// Which keeps each proxy busy for a share of the time.
     Share(f64),
 }
 
@@ -311,12 +311,13 @@ impl Work {
             ),
             Self::Latency => titled("HTTP/1.1 at 2,000 requests/s", latency(http1, Rate::Fixed(QUIET))),
             Self::LatencyBusy => {
-                titled("HTTP/1.1 at 70 % of what the proxy can do here", latency(http1, Rate::Share(BUSY)))
+                titled("HTTP/1.1 while the proxy is busy 70 % of the time", latency(http1, Rate::Share(BUSY)))
             }
             Self::PairLatency => titled("pair, HTTP/1.1 at 2,000 requests/s", latency(pair(http1), Rate::Fixed(QUIET))),
-            Self::PairLatencyBusy => {
-                titled("pair, HTTP/1.1 at 70 % of what the pair can do here", latency(pair(http1), Rate::Share(BUSY)))
-            }
+            Self::PairLatencyBusy => titled(
+                "pair, HTTP/1.1 while the pair is busy 70 % of the time",
+                latency(pair(http1), Rate::Share(BUSY)),
+            ),
             Self::Rest => titled("at rest", memory(http1, Kind::Rest)),
             Self::Idle => titled("idle connections", memory(http1, Kind::Idle { tls: false })),
             Self::IdleTls => titled(

@@ -73,7 +73,7 @@ pub async fn work(
         }
     }
     if let Kind::Paced(rate) = shape.kind {
-        paced::prepare(&mut entries, &shape, rate).await?;
+        paced::prepare(&mut entries, &shape, rate, stage).await?;
     }
     // What has been kept once is not given back: a second look would see less.
     let rounds = if matches!(shape.kind, Kind::Rest | Kind::Idle { .. }) { 1 } else { effort.rounds };
@@ -103,8 +103,8 @@ struct Entry {
     contender: Contender,
     running: Running,
     folder: PathBuf,
-    /// Requests per second that it can do, where that was found out.
-    saturated_at: f64,
+    /// Requests per second at which it is as busy as is asked for, where that was found out.
+    rate: f64,
 }
 
 /// Starts a contender and waits until it serves.
@@ -112,7 +112,7 @@ async fn entry(contender: Contender, work: Work, place: u8, stage: &Stage, folde
     std::fs::create_dir(&folder)?;
     let shape = work.shape();
     let running = programs::start(contender, work, place, stage, &folder).await?;
-    let mut entry = Entry { contender, running, folder, saturated_at: 0.0 };
+    let mut entry = Entry { contender, running, folder, rate: 0.0 };
     let ready = if programs::is_met_with_tls(&shape) {
         serves_tls(&mut entry).await
     } else {

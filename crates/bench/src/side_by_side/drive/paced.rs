@@ -17,6 +17,8 @@ use crate::side_by_side::works::{Rate, Shape};
 const LONGER: f64 = 1.5;
 /// To find out what a proxy can do.
 const SATURATION: Duration = Duration::from_millis(700);
+/// The cost of a request follows the rate, and the rate the cost: this often they are brought together.
+const ATTEMPTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `direct` keeps what load and origin alone took, for the contenders of a round.
@@ -30,10 +32,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Run> {
     let rate = match rate {
         Rate::Fixed(rate) => rate,
-        Rate::Share(share) => {
+        Rate::Share(_) => {
             // Every proxy has its own rate, so that each needs its own comparison.
             *direct = None;
-            share * entry.saturated_at
+            entry.rate
         }
     };
     let running = &entry.running;
@@ -75,18 +77,35 @@ fn span(effort: Effort) -> Duration {
     effort.span.mul_f64(LONGER)
 }
 
-/// Finds out what each can do, where that matters, and clears the way.
-pub(super) async fn prepare(entries: &mut [Entry], shape: &Shape, rate: Rate) -> anyhow::Result<()> {
-    if let Rate::Share(_) = rate {
-        for entry in entries.iter_mut() {
-            let load = ClosedLoad::start(plan(&entry.running, shape)).await?;
-            load.measure(SATURATION / 2).await;
-            entry.saturated_at = load.measure(SATURATION).await.rate();
-        }
-    }
-    for entry in entries {
+/// Clears the way, and finds out at which rate each is as busy as is asked for, where that matters.
+pub(super) async fn prepare(entries: &mut [Entry], shape: &Shape, rate: Rate, stage: &Stage) -> anyhow::Result<()> {
+    for entry in entries.iter() {
         take_over(&with_children(&entry.running.roots())?, true);
     }
     take_over(&[std::process::id()], true);
+    if let Rate::Share(share) = rate {
+        for entry in entries.iter_mut().filter(|entry| !entry.is_direct()) {
+            entry.rate = busy_rate(entry, shape, share, stage).await?;
+        }
+    }
     Ok(())
+}
+
+/// The rate at which a proxy is busy for `share` of the time. In a closed loop requests come in crowds, which share system calls and
+/// records; at a steady rate each costs more, and how much is known only at that rate.
+async fn busy_rate(entry: &Entry, shape: &Shape, share: f64, stage: &Stage) -> anyhow::Result<f64> {
+    let load = ClosedLoad::start(plan(&entry.running, shape)).await?;
+    load.measure(SATURATION / 2).await;
+    // Never more, where load and origin are the limit.
+    let most = share * load.measure(SATURATION).await.rate();
+    drop(load);
+    let mut rate = most;
+    for _ in 0..ATTEMPTS {
+        let clock = Clock::read(&entry.running, stage)?;
+        let effort = Effort { rounds: 1, span: SATURATION, warm_up: Duration::ZERO };
+        let report = at(entry.running.target, &entry.running.host, shape, rate, effort).await?;
+        let cost = clock.since(&entry.running, stage, served(&report)?)?.get(Figure::CpuUs).context("no CPU time")?;
+        rate = (share * 1e6 / cost).min(most);
+    }
+    Ok(rate)
 }
