@@ -7,7 +7,7 @@ use veer_core::route::{Backend, HttpRoute, TcpRoute};
 use veer_core::{AppProtocol, ObjectName, ServiceHost};
 use veer_resources::{
     BackendRef, Diagnostic, GATEWAY_GROUP, Kind, KindName, Location, MCS_GROUP, Object, ParentRef, TargetKind,
-    TcpRouteRule,
+    TcpRouteRule, Transport,
 };
 
 use crate::faults;
@@ -322,6 +322,9 @@ fn resolve(
         return Err(("RefNotPermitted", message));
     }
     let missing = |message: String| ("BackendNotFound", message);
+    if let Kind::UdpRoute(_) = route.kind {
+        return datagram_port(view, kind, name, reference);
+    }
     let (host, ports) =
         target(view, kind, name).ok_or_else(|| missing(format!("{} {name} does not exist", kind_name(kind))))?;
     let leads_bytes = matches!(route.kind, Kind::TcpRoute(_) | Kind::TlsRoute(_) | Kind::UdpRoute(_));
@@ -336,6 +339,26 @@ fn resolve(
     let found = ports.iter().find(|p| p.port == port);
     let no_port = || missing(format!("{} {name} has no port {port}", kind_name(kind)));
     Ok((host, port, found.map(|p| p.protocol).ok_or_else(no_port)?))
+}
+
+/// Datagrams lead to ports for them, of this cluster's Services.
+fn datagram_port(
+    view: View<'_>,
+    kind: TargetKind,
+    name: &ObjectName,
+    reference: &BackendRef,
+) -> Result<(ServiceHost, u16, AppProtocol), No> {
+    let missing = |message: String| ("BackendNotFound", message);
+    if kind != TargetKind::Service {
+        return Err(("InvalidKind", format!("datagrams do not cross clusters: {name} must be a Service")));
+    }
+    let (_, service) = view.service(name).ok_or_else(|| missing(format!("Service {name} does not exist")))?;
+    let port = reference.port.ok_or_else(|| missing(format!("the reference to Service {name} names no port")))?;
+    if !service.ports.iter().any(|one| one.port == port && one.protocol == Transport::Udp) {
+        return Err(missing(format!("Service {name} has no UDP port {port}")));
+    }
+    let host = ServiceHost::cluster_local(name).map_err(|error| missing(error.to_string()))?;
+    Ok((host, port, AppProtocol::Tcp))
 }
 
 /// Whether a ReferenceGrant lets an object of the Gateway API refer to this.

@@ -89,7 +89,9 @@ fn local(view: View<'_>, object: &Object, spec: &ServiceSpec, faults: &mut Vec<D
     let mut ports: Vec<Port> =
         tcp.map(|port| Port { port: port.port, name: port.name.clone(), protocol: port.app() }).collect();
     if ports.is_empty() {
-        faults.push(faults::no_ports(object));
+        if !spec.ports.iter().any(|port| port.protocol == Transport::Udp) {
+            faults.push(faults::no_ports(object));
+        }
         return None;
     }
     ports.sort_by_key(|port| port.port);

@@ -1,14 +1,14 @@
 //! What an ingress proxy serves: one Gateway of the Gateway API, with everything that its listeners need.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::ObjectName;
 use crate::resource::Resource;
-use crate::route::{HttpRoute, TcpRoute};
+use crate::route::{Backend, HttpRoute, TcpRoute};
 
 /// One Gateway as its proxy serves it. Resource name: the proxy, `namespace/name` of [`proxy_of`]. It holds private keys, and is
 /// given to that proxy alone.
@@ -59,6 +59,8 @@ pub enum PortKind {
     Tls,
     /// There is only one.
     Tcp,
+    /// There is only one, and what comes are datagrams.
+    Udp,
 }
 
 /// A listener.
@@ -97,6 +99,19 @@ pub enum Serves {
     Http(Vec<AttachedHttp>),
     /// Bytes, after TLS has ended here if there are certificates, go to the backends of these routes.
     Bytes(Vec<AttachedStream>),
+    /// Datagrams go to the endpoints of the first of these routes.
+    Datagrams(Vec<DatagramRoute>),
+}
+
+/// A route of datagrams (UDPRoute). They go to endpoints of this cluster in clear text: nothing of the mesh carries them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatagramRoute {
+    /// The object that said so.
+    pub name: ObjectName,
+    /// Weighted.
+    pub backends: Vec<Backend>,
+    /// Of each backend the endpoints that take something new.
+    pub endpoints: Vec<Vec<SocketAddr>>,
 }
 
 /// A route of requests at a listener.

@@ -46,6 +46,10 @@ pub mod counters {
         MIRRORED_REQUESTS: "veer_mirrored_requests", "Copies of requests", ["destination_service", "outcome"];
         /// Faults injected on purpose, by what was done (`delay`, `abort`).
         INJECTED_FAULTS: "veer_injected_faults", "Faults injected on purpose", ["destination_service", "kind"];
+        /// Datagrams at a Gateway's listener, by what became of them.
+        DATAGRAMS: "veer_datagrams", "Datagrams at a Gateway's listeners", ["listener", "outcome"];
+        /// Sessions of datagrams that were begun.
+        DATAGRAM_SESSIONS: "veer_datagram_sessions", "Sessions of datagrams that were begun", ["listener"];
         /// Configuration resources that were refused and the former kept.
         CONFIG_REJECTIONS: "veer_config_rejections", "Configuration resources that were refused", ["type"];
         /// Access log entries that were dropped because the writer was behind or failed.

@@ -97,7 +97,8 @@ impl<'a> Listener<'a> {
             ListenerProtocol::Http => Some(PortKind::Http),
             ListenerProtocol::Https | ListenerProtocol::Tls => Some(PortKind::Tls),
             ListenerProtocol::Tcp => Some(PortKind::Tcp),
-            ListenerProtocol::Udp | ListenerProtocol::Unknown(_) => None,
+            ListenerProtocol::Udp => Some(PortKind::Udp),
+            ListenerProtocol::Unknown(_) => None,
         }
     }
 
@@ -183,7 +184,8 @@ impl<'a> Listener<'a> {
             ListenerProtocol::Tls if self.ends_tls() => vec!["TLSRoute", "TCPRoute"],
             ListenerProtocol::Tls => vec!["TLSRoute"],
             ListenerProtocol::Tcp => vec!["TCPRoute"],
-            ListenerProtocol::Udp | ListenerProtocol::Unknown(_) => Vec::new(),
+            ListenerProtocol::Udp => vec!["UDPRoute"],
+            ListenerProtocol::Unknown(_) => Vec::new(),
         }
     }
 
@@ -306,9 +308,9 @@ fn mark_conflicts(all: &mut [Listener<'_>], first: usize) {
 }
 
 fn conflict(one: &Listener<'_>, other: &Listener<'_>) -> Option<No> {
-    // Datagrams and bytes of one number do not meet.
     let (kind, other_kind) = (one.port_kind()?, other.port_kind()?);
-    if one.spec.port != other.spec.port {
+    // Datagrams and bytes of one number do not meet.
+    if one.spec.port != other.spec.port || (kind == PortKind::Udp) != (other_kind == PortKind::Udp) {
         return None;
     }
     // Who stands in another object is not named: it may be in a namespace that the reader may not see.
@@ -325,7 +327,7 @@ fn conflict(one: &Listener<'_>, other: &Listener<'_>) -> Option<No> {
             format!("{who} has port {port} for {theirs}; it cannot speak {ours} as well"),
         ));
     }
-    (kind == PortKind::Tcp || one.hostname == other.hostname).then(|| {
+    (matches!(kind, PortKind::Tcp | PortKind::Udp) || one.hostname == other.hostname).then(|| {
         let host = one.hostname.as_deref().map_or("every host".to_owned(), |host| format!("host {host}"));
         ("HostnameConflict", format!("{who} has {host} at port {port}, too"))
     })

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod attach;
+mod datagrams;
 mod hostname;
 mod listeners;
 
@@ -21,6 +22,7 @@ use veer_resources::{
 pub use self::addresses::{IngressProxy, ingress_proxies};
 pub(crate) use self::addresses::{serves_class, wanted};
 use self::attach::{Attachments, attach};
+use self::datagrams::datagrams;
 use self::listeners::{Listener, chooses, client_certificate, listeners};
 use crate::catalog::ObjectKey;
 use crate::faults;
@@ -116,7 +118,7 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
         return front;
     }
     front.inbound = Some(Arc::new(member(view, name, addresses[0])));
-    let ports = ports(&all, &attached);
+    let ports = ports(view, &all, &attached);
     front.ingress = Some(Arc::new(Ingress {
         gateway: name.clone(),
         addresses,
@@ -276,12 +278,19 @@ fn member(view: View<'_>, gateway: &ObjectName, address: std::net::IpAddr) -> In
     }
 }
 
-fn ports(all: &[Listener<'_>], attached: &Attachments) -> Vec<IngressPort> {
+fn ports(view: View<'_>, all: &[Listener<'_>], attached: &Attachments) -> Vec<IngressPort> {
     let mut ports: BTreeMap<(u16, PortKind), Vec<IngressListener>> = BTreeMap::new();
     for (at, listener) in all.iter().enumerate().filter(|(_, listener)| listener.is_served()) {
         let Some(kind) = listener.port_kind() else { continue };
         let is_http = listener.kinds.iter().any(|kind| matches!(*kind, "HTTPRoute" | "GRPCRoute"));
-        let serves = if is_http { Serves::Http(attached.http(at)) } else { Serves::Bytes(attached.streams(at)) };
+        let serves = match kind {
+            PortKind::Udp => {
+                let routes = attached.streams(at);
+                Serves::Datagrams(routes.iter().map(|attached| datagrams(view, &attached.route)).collect())
+            }
+            _ if is_http => Serves::Http(attached.http(at)),
+            _ => Serves::Bytes(attached.streams(at)),
+        };
         ports.entry((listener.spec.port, kind)).or_default().push(IngressListener {
             name: listener.name(),
             hostname: listener.hostname.clone(),

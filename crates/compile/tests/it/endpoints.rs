@@ -66,8 +66,10 @@ fn virtual_addresses_are_names_of_services_and_belong_to_the_first() {
 #[test]
 fn what_the_mesh_cannot_carry_is_said() {
     let external = "apiVersion: v1\nkind: Service\nmetadata: {name: out, namespace: shop}\nspec: {type: ExternalName, externalName: example.com}";
+    // Nothing but a UDPRoute at a Gateway leads to the first.
     let udp = service("shop/dns").replace("port: 80,", "port: 80, protocol: UDP,");
-    let meaning = mean(&documents(&[external, &udp]), &[]);
+    let sctp = service("shop/sctp").replace("port: 80,", "port: 80, protocol: SCTP,");
+    let meaning = mean(&documents(&[external, &udp, &sctp]), &[]);
     assert!(meaning.services.is_empty());
     assert_eq!(codes(&meaning.faults), ["V0311"], "the rest was said when they were read");
 }

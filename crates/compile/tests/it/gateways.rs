@@ -171,14 +171,14 @@ fn listeners_that_are_not_distinct_are_in_conflict_and_the_others_are_served() {
             format!("t 0: {}", conflict("ProtocolConflict")),
             format!("h 0: {}", conflict("ProtocolConflict")),
             format!("odd 0: {unsupported}"),
-            format!("udp 0: {unsupported}"),
+            format!("udp 0: {FINE}"),
         ]
     );
     let served: Vec<_> =
         meaning.ingress[&object("shop/web-gateway")].ports.iter().map(|p| (p.port, p.listeners.len())).collect();
-    assert_eq!(served, [(80, 1)]);
-    assert_eq!(codes(&meaning.faults), ["V0391"; 6]);
-    let none = mean(&gateway("shop/web", "  - {name: odd, port: 82, protocol: UDP}\n"), &[]);
+    assert_eq!(served, [(80, 1), (83, 1)]);
+    assert_eq!(codes(&meaning.faults), ["V0391"; 5]);
+    let none = mean(&gateway("shop/web", "  - {name: odd, port: 82, protocol: example.com/QUIC}\n"), &[]);
     assert_eq!(gateway_status(&none, "shop/web").0, "!Accepted=ListenersNotValid !Programmed=Invalid");
 }
 
@@ -577,4 +577,49 @@ fn a_port_may_ask_something_else_of_clients_than_the_default() {
     let (clients, (_, listeners)) = serve(&format!("default: {{validation: {{{map}, mode: Sometimes}}}}"));
     assert_eq!(clients, None, "a mode that is not known serves nobody");
     assert!(listeners[0].starts_with("https 0: !Accepted=UnsupportedValue"), "{listeners:?}");
+}
+
+#[test]
+fn datagrams_are_led_to_endpoints_of_udp_ports() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: shop}\nspec:\n  selector: {app: dns}\n  ports: [{name: dns, port: 53, targetPort: 8053, protocol: UDP}]";
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: dns-1, namespace: shop, labels: {kubernetes.io/service-name: dns}}\naddressType: IPv4\nports: [{name: dns, port: 5353, protocol: UDP}]\nendpoints: [{addresses: [127.1.0.77]}, {addresses: [127.1.0.78], conditions: {ready: false}}]";
+    let listeners = "  - {name: dns, port: 53, protocol: UDP}\n  - {name: tcp, port: 53, protocol: TCP}\n";
+    let route = |name: &str, backend: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  parentRefs: [{{name: web, sectionName: dns}}]\n  rules: [{{backendRefs: [{{{backend}}}]}}]"
+        )
+    };
+    let all = |routes: &[&str]| {
+        let (workload, gateway) = (workload("shop/dns-1", "dns", 40), gateway("shop/web", listeners));
+        let parts = [&[service, slice, &workload, &gateway], routes].concat();
+        mean(&documents(&parts), &[])
+    };
+    let meaning = all(&[&route("r", "name: dns, port: 53")]);
+    assert_eq!(codes(&meaning.faults), [] as [&str; 0]);
+    assert_eq!(parents(&meaning, KindName::UdpRoute, "shop/r"), [TAKEN]);
+    let (_, of_listeners) = gateway_status(&meaning, "shop/web");
+    assert_eq!(
+        of_listeners,
+        [format!("dns 1: {FINE}"), format!("tcp 0: {FINE}")],
+        "one number for both is no conflict"
+    );
+    let port = meaning.ingress[&object("shop/web-gateway")].ports.iter().find(|port| port.kind == PortKind::Udp);
+    let Serves::Datagrams(routes) = &port.unwrap().listeners[0].serves else { panic!() };
+    let endpoints: Vec<String> = routes[0].endpoints.concat().iter().map(ToString::to_string).collect();
+    assert_eq!(endpoints, ["127.1.0.40:8053", "127.1.0.77:5353"], "who is not ready takes nothing");
+
+    for (backend, reason) in [
+        ("name: dns, port: 54", "BackendNotFound"),
+        ("name: gone, port: 53", "BackendNotFound"),
+        ("name: dns, port: 53, group: multicluster.x-k8s.io, kind: ServiceImport", "InvalidKind"),
+        ("name: dns, port: 53, namespace: bank", "RefNotPermitted"),
+    ] {
+        let meaning = all(&[&route("r", backend)]);
+        assert_eq!(
+            parents(&meaning, KindName::UdpRoute, "shop/r"),
+            [format!("Accepted=Accepted !ResolvedRefs={reason}")]
+        );
+    }
+    let meaning = all(&[&route("a", "name: dns, port: 53"), &route("b", "name: dns, port: 53")]);
+    assert!(parents(&meaning, KindName::UdpRoute, "shop/b")[0].starts_with("!Accepted="), "the first has the port");
 }

@@ -40,6 +40,8 @@ pub async fn serve(worker: Rc<Worker>, serving: Serving, stream: Stream, place: 
             Some(listener) => bytes(worker, listener, "", stream, place),
             None => worker.refused("ingress", "no_listener"),
         },
+        // No connection comes by such a port.
+        PortKind::Udp => worker.refused("ingress", "no_listener"),
     }
 }
 

@@ -1,22 +1,24 @@
 //! The proxy as the ingress of its cluster: a Gateway's listeners, served with the same engine that serves applications.
 
 mod connection;
+mod datagrams;
 pub mod door;
 mod hosts;
 mod table;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use veer_core::ingress::Certificate;
+use veer_core::ingress::{Certificate, PortKind};
 use veer_core::{Ingress, Known};
 use veer_identity::PublicCertificate;
 use veer_net::BindOptions;
 
+use self::datagrams::{Bounds, DatagramPort, Leads};
 pub use self::door::Door;
 use self::door::Serving;
 use self::table::PortTable;
@@ -29,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn listen(worker: Rc<Worker>) {
     let name = worker.process.config.workload.to_string();
     let mut subscription = worker.process.xds.subscribe::<Ingress>(&name);
-    let mut ports = Ports { worker, open: BTreeMap::new(), shown: None };
+    let mut ports = Ports { worker, open: BTreeMap::new(), datagrams: BTreeMap::new(), shown: None };
     let mut known = subscription.borrow_and_update();
     loop {
         let whole = match &known {
@@ -37,6 +39,7 @@ pub async fn listen(worker: Rc<Worker>) {
             // A statement: the Gateway is gone, or has nothing to serve.
             Known::Absent => {
                 ports.close_all_but(&[]);
+                ports.datagrams.clear();
                 true
             }
             Known::Unknown => true,
@@ -55,7 +58,14 @@ pub async fn listen(worker: Rc<Worker>) {
 struct Ports {
     worker: Rc<Worker>,
     open: BTreeMap<SocketAddr, Port>,
+    datagrams: BTreeMap<SocketAddr, DatagramPort>,
     shown: Option<Certificate>,
+}
+
+/// What is to be bound at an address.
+fn sockets(ingress: &Ingress, address: IpAddr, datagrams: bool) -> impl Iterator<Item = SocketAddr> {
+    let ports = ingress.ports.iter().filter(move |port| (port.kind == PortKind::Udp) == datagrams);
+    ports.map(move |port| SocketAddr::new(address, port.port))
 }
 
 struct Port {
@@ -67,19 +77,41 @@ impl Ports {
     /// Opens, changes and closes ports; whether all could be opened.
     async fn serve(&mut self, ingress: &Ingress) -> bool {
         self.show(ingress);
-        let wanted: Vec<SocketAddr> = ingress
-            .addresses
-            .iter()
-            .flat_map(|address| ingress.ports.iter().map(|port| SocketAddr::new(*address, port.port)))
-            .collect();
+        let wanted: Vec<SocketAddr> =
+            ingress.addresses.iter().flat_map(|address| sockets(ingress, *address, false)).collect();
         self.close_all_but(&wanted);
-        let mut whole = true;
-        for port in &ingress.ports {
+        let mut whole = self.datagrams(ingress);
+        for port in ingress.ports.iter().filter(|port| port.kind != PortKind::Udp) {
             let table = Rc::new(PortTable::new(ingress, port));
             for address in ingress.addresses.iter().map(|address| SocketAddr::new(*address, port.port)) {
                 match self.open.get(&address) {
                     Some(open) => drop(open.serving.replace(Rc::clone(&table))),
                     None => whole &= self.open(address, &table).await,
+                }
+            }
+        }
+        whole
+    }
+
+    /// The same for ports of datagrams.
+    fn datagrams(&mut self, ingress: &Ingress) -> bool {
+        let wanted: Vec<SocketAddr> =
+            ingress.addresses.iter().flat_map(|address| sockets(ingress, *address, true)).collect();
+        self.datagrams.retain(|address, _| wanted.contains(address));
+        let metrics = &self.worker.process.telemetry.metrics;
+        let mut whole = true;
+        for port in ingress.ports.iter().filter(|port| port.kind == PortKind::Udp) {
+            for address in ingress.addresses.iter().map(|address| SocketAddr::new(*address, port.port)) {
+                if let Some(open) = self.datagrams.get(&address) {
+                    open.lead(Leads::new(port));
+                    continue;
+                }
+                match DatagramPort::open(metrics, address, Leads::new(port), Bounds::default()) {
+                    Ok(open) => drop(self.datagrams.insert(address, open)),
+                    Err(error) => {
+                        tracing::error!(%address, %error, "a listener for datagrams cannot be bound, trying again");
+                        whole = false;
+                    }
                 }
             }
         }

@@ -86,6 +86,8 @@ fn view(
     let hosts = match &listener.serves {
         Serves::Http(attached) => requests(&ingress.http_routes, attached, port.port, scheme, host),
         Serves::Bytes(attached) => bytes(attached, port.port, host),
+        // Served elsewhere ([`super::datagrams`]).
+        Serves::Datagrams(_) => Hosts::default(),
     };
     let asks = listener.clients.as_ref().map_or(0, |asked| FixedState::default().hash_one(asked) | 1);
     Ok(ListenerView { name: Arc::clone(&listener.name), tls, asks, is_http, hosts })

@@ -169,7 +169,12 @@ impl<'a> Check<'a> {
     fn transport(&mut self, path: &str, transport: &Transport) {
         if matches!(transport, Transport::Udp | Transport::Sctp) {
             let reason = format!("{} is not carried by the mesh; the port is left out", transport.as_str());
-            self.warning("V0037", path, &reason, "none, if that is meant");
+            self.warning(
+                "V0037",
+                path,
+                &reason,
+                "none, if that is meant: only UDPRoutes at Gateways lead to UDP ports",
+            );
         }
     }
 }

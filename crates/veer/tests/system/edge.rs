@@ -1,7 +1,9 @@
 //! A Gateway between clients and backends that are outside of the mesh: real curl, real sockets.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use veer_testkit::{Fleet, eventually};
 
@@ -282,4 +284,105 @@ spec:
         fleet.write("west/policy.yaml", &by_uri).expect("written");
         until(&fleet, "the backend has the URI", 200, asked).await;
     }
+}
+
+/// Answers datagrams with its name and what was said, until the test ends.
+fn answer_datagrams(address: &str, name: &'static str) {
+    let socket = UdpSocket::bind(address).expect("a free port");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&[name.as_bytes(), b" ", &buffer[..length]].concat(), from);
+        }
+    });
+}
+
+#[tokio::test]
+async fn datagrams_find_their_endpoints() {
+    let member = |name: &str, last: u8| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: shop }}
+spec:
+  ports: [{{ name: dns, port: 53, protocol: UDP }}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: {name}-1, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}
+addressType: IPv4
+ports: [{{ name: dns, port: 5353, protocol: UDP }}]
+endpoints: [{{ addresses: [127.67.0.{last}] }}]
+"
+        )
+    };
+    let gateway = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: web, namespace: shop }}
+spec:
+  gatewayClassName: veer
+  addresses: [{{ value: 127.67.0.{GATEWAY} }}]
+  listeners: [{{ name: dns, port: 10053, protocol: UDP }}]
+"
+    );
+    let route = |first: u8, second: u8| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {{ name: dns, namespace: shop }}
+spec:
+  parentRefs: [{{ name: web }}]
+  rules: [{{ backendRefs: [{{ name: one, port: 53, weight: {first} }}, {{ name: two, port: 53, weight: {second} }}] }}]
+"
+        )
+    };
+    answer_datagrams("127.67.0.77:5353", "one");
+    answer_datagrams("127.67.0.78:5353", "two");
+    let fleet = fleet()
+        .cluster("west", 67, 1)
+        .manifest("west/one.yaml", &member("one", 77))
+        .manifest("west/two.yaml", &member("two", 78))
+        .manifest("west/gateway.yaml", &gateway)
+        .manifest("west/route.yaml", &route(1, 1))
+        .start()
+        .await
+        .expect("the fleet starts");
+
+    let to = format!("{}:10053", fleet.address("west", GATEWAY));
+    let client = || {
+        let client = UdpSocket::bind("127.67.0.9:0").expect("a socket");
+        client.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+        client.connect(&to).expect("an address");
+        client
+    };
+    let ask = |client: &UdpSocket| {
+        client.send(b"hello").map_err(|error| error.to_string())?;
+        let mut buffer = [0; 2048];
+        let length = client.recv(&mut buffer).map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        text.strip_suffix(" hello").map(ToOwned::to_owned).ok_or(text)
+    };
+    eventually(&format!("datagrams come back (logs in {})", fleet.folder().display()), SOON, || {
+        ask(&client()).map(drop)
+    })
+    .await;
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let client = client();
+        let first = ask(&client).expect("an answer");
+        assert_eq!(ask(&client).expect("an answer"), first, "a client stays where it is");
+        seen.push(first);
+    }
+    assert!(seen.iter().any(|name| name == "one") && seen.iter().any(|name| name == "two"), "{seen:?}");
+    fleet.write("west/route.yaml", &route(0, 1)).expect("written");
+    eventually("new clients go to the second", SOON, || {
+        let all: Result<Vec<String>, String> = (0..10).map(|_| ask(&client())).collect();
+        if all.as_ref().is_ok_and(|all| all.iter().all(|name| name == "two")) {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+    .await;
 }
