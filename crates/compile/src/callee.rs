@@ -11,6 +11,7 @@ use veer_resources::{Diagnostic, Kind, KindName, Object, ServiceSpec, WorkloadSp
 use crate::faults;
 use crate::members::{identity, locality, slice_ports, target_ports};
 use crate::memo::Key;
+use crate::service::rate_limits;
 use crate::view::{View, is_system, workload};
 
 /// What comes of one Workload.
@@ -40,14 +41,21 @@ fn inbound(view: View<'_>, object: &Object, spec: &WorkloadSpec) -> Inbound {
     let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
     for port in &spec.ports {
         let app = SocketAddr::new(spec.address, port.app_port());
-        let inbound =
-            InboundPort { port: port.port, app, protocol: port.app(), service: None, capacity: spec.capacity };
+        let inbound = InboundPort {
+            port: port.port,
+            app,
+            protocol: port.app(),
+            service: None,
+            capacity: spec.capacity,
+            limits: Vec::new(),
+        };
         ports.entry(port.port).or_insert(inbound);
     }
     let mut offered: BTreeMap<ClusterName, BTreeSet<u16>> = BTreeMap::new();
     for (service, its) in services_of(view, object, spec) {
         let name = service.name();
         let Some(shape) = view.shape(&name) else { continue };
+        let limits = rate_limits(view, &name);
         for (target, protocol) in targets(view, service, its, spec) {
             let port = ports.entry(target).or_insert_with(|| InboundPort {
                 port: target,
@@ -55,11 +63,13 @@ fn inbound(view: View<'_>, object: &Object, spec: &WorkloadSpec) -> Inbound {
                 protocol: AppProtocol::Detect,
                 service: None,
                 capacity: spec.capacity,
+                limits: Vec::new(),
             });
             if port.protocol == AppProtocol::Detect {
                 port.protocol = protocol;
             }
             port.service.get_or_insert_with(|| Arc::clone(&name.name));
+            port.limits.extend(limits.iter().cloned());
             for peer in &shape.audience {
                 offered.entry(peer.clone()).or_default().insert(target);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use veer_core::backend_tls::BackendTls;
 use veer_core::gateway::GatewayService;
 use veer_core::policy::TrafficPolicy;
+use veer_core::rate::RateLimit;
 use veer_core::route::{Backend, HttpRoute};
 use veer_core::service::ServiceScope;
 use veer_core::{
@@ -167,6 +168,18 @@ fn policy(view: View<'_>, kind: TargetKind, name: &ObjectName) -> Option<Traffic
         policy.by.push(by(object));
     }
     policy
+}
+
+/// Limits that the service's own Workloads enforce.
+pub(crate) fn rate_limits(view: View<'_>, name: &ObjectName) -> Vec<RateLimit> {
+    let policies = view.listed(Key::Policies(Parent { kind: TargetKind::Service, name: name.clone() }));
+    let own = policies.filter(|policy| policy.kind.name() == KindName::TrafficPolicy).min_by_key(|policy| age(policy));
+    match own.map(|object| (object, &object.kind)) {
+        Some((object, Kind::TrafficPolicy(spec))) => {
+            spec.rate_limits.iter().map(|limit| limit.limit(&by(object))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Kind and name of the object that says something.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, Locality, ObjectName, SpiffeId, TrustDomain};
 use crate::policy::AuthorizationPolicy;
+use crate::rate::RateLimit;
 use crate::resource::Resource;
 use crate::service::AppProtocol;
 
@@ -91,6 +92,9 @@ pub struct InboundPort {
     /// Requests at once that the workload declares to bear. `None`: nobody said.
     #[serde(default)]
     pub capacity: Option<u32>,
+    /// Limits on requests, all of which act.
+    #[serde(default)]
+    pub limits: Vec<RateLimit>,
 }
 
 /// What a foreign trust domain may call.

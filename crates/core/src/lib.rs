@@ -15,6 +15,7 @@ pub mod names;
 pub mod offer;
 pub mod pattern;
 pub mod policy;
+pub mod rate;
 pub mod resource;
 pub mod route;
 pub mod service;

@@ -1,5 +1,7 @@
 //! Why a request or a connection was answered by the proxy itself: whose fault, what the caller hears, what may be done next.
 
+use std::time::Duration;
+
 use veer_telemetry::Flag;
 
 /// Why the proxy answers by itself. [`RequestError::verdict`] is the one place that maps it to what the caller hears.
@@ -59,6 +61,9 @@ pub enum RequestError {
     /// The request's body ended badly.
     #[error("the request's body ended early")]
     BodyIncomplete,
+    /// A limit on requests refused it; how long until it would pass.
+    #[error("too many requests: {0}")]
+    RateLimited(Box<str>, Duration),
     /// Authorization refused it.
     #[error("access denied: {0}")]
     Denied(String),
@@ -97,6 +102,7 @@ impl RequestError {
             Self::UpstreamProtocol(_) => (502, UNAVAILABLE, Flag::UpstreamProtocol),
             Self::Timeout => (504, 4, Flag::UpstreamTimeout),
             Self::BodyIncomplete => (400, 1, Flag::DownstreamClosed),
+            Self::RateLimited(..) => (429, 8, Flag::RateLimited),
             Self::Denied(_) => (403, 7, Flag::Denied),
         };
         Verdict { status, grpc, flag }

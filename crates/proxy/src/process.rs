@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use veer_balance::{Clusters, PathBalance, ServiceBalance};
-use veer_core::{ClusterName, Endpoints, Inbound, Path, ServiceHost, TrustDomain};
+use veer_core::{ClusterName, Endpoints, Inbound, InboundPort, Path, ServiceHost, TrustDomain};
 use veer_identity::Identity;
 
 use crate::config::ProxyConfig;
+use crate::inbound::rate::Limiter;
 use crate::pool::Dialer;
 use crate::telemetry::Telemetry;
 
@@ -37,6 +38,8 @@ pub struct Process {
     paths: Mutex<HashMap<ClusterName, Arc<PathBalance>>>,
     /// Requests at the application, by port.
     in_flight: Mutex<HashMap<u16, Arc<AtomicU32>>>,
+    /// Rate limits in force, by port.
+    limiters: Mutex<Vec<(u16, Weak<Limiter>)>>,
 }
 
 impl Process {
@@ -63,6 +66,7 @@ impl Process {
             services: Mutex::default(),
             paths: Mutex::default(),
             in_flight: Mutex::default(),
+            limiters: Mutex::default(),
         })
     }
 
@@ -101,6 +105,28 @@ impl Process {
     pub fn in_flight(&self, port: u16) -> Arc<AtomicU32> {
         let mut ports = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(ports.entry(port).or_default())
+    }
+
+    /// The limits of these ports, over all workers; one that stays as it is keeps what it counted.
+    pub fn limiters(&self, ports: &[InboundPort], now: Instant) -> Vec<(u16, Arc<Limiter>)> {
+        let mut known = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, limiter)| limiter.strong_count() > 0);
+        let mut all: Vec<(u16, Arc<Limiter>)> = Vec::new();
+        for (port, limit) in ports.iter().flat_map(|port| port.limits.iter().map(|limit| (port.port, limit))) {
+            let same = |(at, limiter): &(u16, Weak<Limiter>)| {
+                limiter.upgrade().filter(|limiter| *at == port && limiter.limit == *limit)
+            };
+            // The same limit twice is one limit: it would count each request twice.
+            let limiter = known.iter().find_map(same).unwrap_or_else(|| {
+                let limiter = Arc::new(Limiter::new(limit, now));
+                known.push((port, Arc::downgrade(&limiter)));
+                limiter
+            });
+            if !all.iter().any(|(_, other)| Arc::ptr_eq(other, &limiter)) {
+                all.push((port, limiter));
+            }
+        }
+        all
     }
 
     /// Balances in use, for metrics and the dump.

@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use veer_core::{ClusterName, ServiceHost};
+use veer_core::rate::RateLimit;
+use veer_core::{ClusterName, InboundPort, ServiceHost};
 use veer_net::{BindOptions, Drain, Listener, Stream};
 use veer_telemetry::family::counters;
 use veer_telemetry::{Direction, Edge, EdgeLabels};
@@ -159,6 +160,12 @@ impl Worker {
     /// A connection was refused before anything is known of its edge.
     pub fn refused(&self, direction: &'static str, reason: &str) {
         self.process.telemetry.metrics.counter(&counters::REFUSED_CONNECTIONS, &[direction, reason]).inc();
+    }
+
+    /// Counts a request that a rate limit of the port refused.
+    pub fn rate_limited(&self, port: &InboundPort, limit: &RateLimit) {
+        let labels = [port.service.as_deref().unwrap_or_default(), limit.per.as_str()];
+        self.process.telemetry.metrics.counter(&counters::RATE_LIMITED, &labels).inc();
     }
 
     /// Counts a connection that was ended for what its other side did.

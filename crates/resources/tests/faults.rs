@@ -373,6 +373,10 @@ fn own_kinds() {
     let gateways = "  gateways: [{name: a, address: 10.0.0.1}]\n";
     let traffic = |rest: &str| own("TrafficPolicy", &format!("  targetRef: {{kind: Service, name: cart}}\n{rest}"));
     for (codes, text) in [
+        ("V0011", traffic("  rateLimits: [‸{per: Caller}]")),
+        ("V0015", traffic("  rateLimits: [{requests: 5, interval: ‸0s}]")),
+        ("V0013", traffic("  rateLimits: [{requests: 5, burst: ‸0}]")),
+        ("V0037", traffic("  rateLimits: ‸[{requests: 5}]").replace("kind: Service,", "kind: ServiceImport,")),
         ("V0011", traffic("  consistentHash: ‸{algorithm: Maglev}")),
         ("V0038", traffic("  consistentHash: ‸{header: a, cookie: b}")),
         ("V0021", traffic("  consistentHash: {header: ‸a b}")),

@@ -50,6 +50,8 @@ pub mod counters {
         DATAGRAMS: "veer_datagrams", "Datagrams at a Gateway's listeners", ["listener", "outcome"];
         /// Sessions of datagrams that were begun.
         DATAGRAM_SESSIONS: "veer_datagram_sessions", "Sessions of datagrams that were begun", ["listener"];
+        /// Requests that a rate limit refused, by who shares its bucket (`all`, `caller`).
+        RATE_LIMITED: "veer_rate_limited_requests", "Requests that a rate limit refused", ["destination_service", "per"];
         /// Configuration resources that were refused and the former kept.
         CONFIG_REJECTIONS: "veer_config_rejections", "Configuration resources that were refused", ["type"];
         /// Access log entries that were dropped because the writer was behind or failed.

@@ -75,6 +75,23 @@ fn faults_are_compiled_as_written() {
 }
 
 #[test]
+fn rate_limits_go_to_the_workloads_of_the_service() {
+    let policy = traffic("limits", "Service", "cart", 5)
+        + "\n  rateLimits: [{per: Caller, requests: 10}, {requests: 100, interval: 10s, burst: 5}]";
+    let meaning = mean(&documents(&[&service("shop/cart"), &workload("shop/cart-1", "cart", 1), &policy]), &[]);
+    let inbound = &meaning.inbound[&object("shop/cart-1")];
+    let told: Vec<String> =
+        inbound.ports.iter().flat_map(|port| &port.limits).map(|limit| format!("{limit} {}", limit.by)).collect();
+    assert_eq!(
+        told,
+        [
+            "10 requests per 1s of each caller, 10 at once TrafficPolicy shop/limits",
+            "100 requests per 10s of all callers together, 5 at once TrafficPolicy shop/limits"
+        ]
+    );
+}
+
+#[test]
 fn authorization_is_by_namespace_and_labels() {
     let policy = |name: &str, selector: &str| {
         format!(

@@ -9,6 +9,8 @@ use crate::inbound::{admit, authorize};
 
 /// Whether a workload lets the request in, from this caller to this port of its; `sent` is the request as it arrives.
 pub fn admission(inbound: &Inbound, caller: Option<&SpiffeId>, port: u16, sent: &Question) -> Admission {
+    let limits = inbound.port(port).into_iter().flat_map(|port| &port.limits);
+    let limits = limits.map(|limit| format!("{limit} ({})", limit.by)).collect();
     match asked(inbound, caller, port, sent) {
         Ok(by) => Admission {
             admitted: true,
@@ -17,11 +19,12 @@ pub fn admission(inbound: &Inbound, caller: Option<&SpiffeId>, port: u16, sent: 
                 None => "let in: no ALLOW policy selects it".to_owned(),
             },
             policy: by,
+            limits,
         },
         Err(error) => {
             let verdict = error.verdict();
             let why = format!("refused with {} ({}): {error}", verdict.status, verdict.flag);
-            Admission { admitted: false, policy: None, why }
+            Admission { admitted: false, policy: None, limits, why }
         }
     }
 }

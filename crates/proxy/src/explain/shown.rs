@@ -148,6 +148,9 @@ pub struct Admission {
     pub admitted: bool,
     /// The AuthorizationPolicy that said so, `namespace/name`, if one did.
     pub policy: Option<String>,
+    /// Limits on how many requests it takes.
+    #[serde(default)]
+    pub limits: Vec<String>,
     /// In words.
     pub why: String,
 }

@@ -6,6 +6,7 @@
 mod app;
 mod mesh;
 mod plaintext;
+pub mod rate;
 pub mod request;
 mod serve;
 mod state;

@@ -46,6 +46,9 @@ pub async fn handle(worker: Rc<Worker>, caller: Rc<Caller>, request: Request) ->
             exchange.failed(&error);
             let verdict = error.verdict();
             let mut response = reply::error(protocol, &error, &verdict);
+            if let RequestError::RateLimited(_, wait) = &error {
+                reply::come_back(&mut response, protocol, *wait);
+            }
             if caller.peer.is_some() {
                 response.head.fields.set(Name::VeerError, reply::veer_error(&verdict, sent).as_bytes());
             }
@@ -88,6 +91,10 @@ async fn forward(
         path.changed().then(|| path.forward().to_owned())
     };
     changed.iter().for_each(|path| head.set_path(path));
+    view.limit(caller).map_err(|(error, limit)| {
+        worker.rate_limited(port, limit);
+        untouched(error)
+    })?;
 
     // What goes on: without the fields of the hop, with the caller's proven name.
     let wanted = fields::upgrade(&head);

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use veer_core::inbound::MtlsMode;
+use veer_core::rate::RateLimit;
 use veer_core::{Inbound, InboundPort, SpiffeId, TrustDomain};
 use veer_identity::VerifiedPeer;
 use veer_net::ConnectOptions;
 use veer_route::{Asked, Authorizer, NormalPath};
 use veer_telemetry::{Direction, Edge, EdgeLabels};
 
+use super::rate::Limiter;
 use crate::error::RequestError;
 use crate::pool::{Dialer, Pools};
 use crate::process::Process;
@@ -38,6 +41,8 @@ pub struct InboundView {
     pub inbound: Arc<Inbound>,
     authorizer: Authorizer,
     load: Vec<(u16, Arc<AtomicU32>)>,
+    /// By port; only ports with limits are here.
+    limiters: Vec<(u16, Arc<Limiter>)>,
 }
 
 /// The callee's side of one worker.
@@ -91,7 +96,8 @@ impl InboundState {
         let Some(inbound) = stated.borrow_and_update().clone() else { return Err(NOT_READY) };
         let authorizer = Authorizer::new(&inbound.authorization, inbound.identity.trust_domain.clone());
         let load = inbound.ports.iter().map(|port| (port.port, self.process.in_flight(port.port))).collect();
-        let view = Rc::new(InboundView { inbound, authorizer, load });
+        let limiters = self.process.limiters(&inbound.ports, Instant::now());
+        let view = Rc::new(InboundView { inbound, authorizer, load, limiters });
         *self.view.borrow_mut() = Some(Rc::clone(&view));
         self.edges.borrow_mut().clear();
         Ok(view)
@@ -149,6 +155,26 @@ impl InboundView {
     /// Why not.
     pub fn admit(&self, caller: &Caller) -> Result<&InboundPort, RequestError> {
         admit(&self.inbound, caller.peer.as_ref().map(|peer| &peer.id), caller.port)
+    }
+
+    /// Takes the request's token from each limit of the port. Nothing is looked at where no port has any.
+    ///
+    /// # Errors
+    /// [`RequestError::RateLimited`]; then no limit counts the request.
+    pub fn limit(&self, caller: &Caller) -> Result<(), (RequestError, &RateLimit)> {
+        if self.limiters.is_empty() {
+            return Ok(());
+        }
+        let (id, now) = (caller.peer.as_ref().map(|peer| &peer.id), Instant::now());
+        let own = || self.limiters.iter().filter(|(port, _)| *port == caller.port).map(|(_, limiter)| limiter);
+        for (index, limiter) in own().enumerate() {
+            if let Err(wait) = limiter.take(id, now) {
+                own().take(index).for_each(|taken| taken.give_back(id));
+                let told = format!("{} ({})", limiter.limit, limiter.limit.by);
+                return Err((RequestError::RateLimited(told.into(), wait), &limiter.limit));
+            }
+        }
+        Ok(())
     }
 
     /// One more request to the port.

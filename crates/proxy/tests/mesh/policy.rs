@@ -1,9 +1,12 @@
 //! Who may come is decided at the callee, by who the handshake proved.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use veer_core::inbound::{MtlsMode, OfferedTo};
 use veer_core::policy::{AuthorizationAction, AuthorizationPolicy, AuthorizationRule, CallerMatch, RequestMatch};
+use veer_core::rate::{Per, RateLimit};
 use veer_core::{ClusterEndpoints, Endpoints, Path, Reach, Service};
 
 use crate::harness::app::App;
@@ -140,5 +143,48 @@ fn a_foreign_cluster_comes_only_to_what_was_offered() {
         })
         .await;
         east.remove::<Service>(host("cart").as_str());
+    });
+}
+
+#[test]
+fn what_is_more_than_the_limit_is_told_when_to_come_back() {
+    run(async {
+        let control = Control::start().await;
+        let limit = |per, requests| RateLimit {
+            per,
+            requests,
+            interval: Duration::from_secs(600),
+            burst: requests,
+            by: "TrafficPolicy shop/cart".into(),
+        };
+        let mut server = Workload::new(&control, "cart-0");
+        server.inbound.ports[0].limits = vec![limit(Per::Caller, 2), limit(Per::All, 3)];
+        let server = server.start(&control).await;
+        let app = App::text("cart").listen(&server).await;
+        control.service("cart").at([&server]).put();
+        let web = Workload::new(&control, "web").start(&control).await;
+        let other = Workload::new(&control, "other").start(&control).await;
+        let mut client = Client::http1(web.outbound()).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(client.get("cart", "/").await.unwrap().text(), "cart");
+        }
+        let refused = client.get("cart", "/").await.unwrap();
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert!((299..=300).contains(&refused.header("retry-after").parse::<u32>().unwrap()), "{refused:?}");
+        assert!(refused.text().contains("2 requests per 600s of each caller"), "{}", refused.text());
+
+        // The other has a bucket of its own, and all have one together, which the refused request took nothing of.
+        let mut second = Client::http2(other.outbound()).await.unwrap();
+        assert_eq!(second.get("cart", "/").await.unwrap().text(), "cart");
+        let mut request = second.request(Method::POST, "cart", "/", b"");
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let refused = second.ask(request).await.unwrap();
+        assert_eq!((refused.status.as_u16(), refused.header("grpc-status")), (200, "8"), "{refused:?}");
+        assert!(refused.header("grpc-retry-pushback-ms").parse::<u64>().unwrap() > 100_000, "{refused:?}");
+        assert_eq!(app.count(), 3, "what is refused does not reach the application");
+        assert_eq!(server.metric("veer_rate_limited_requests_total", &["per=\"caller\""]).await, 1.0);
+        assert_eq!(server.metric("veer_rate_limited_requests_total", &["per=\"all\""]).await, 1.0);
+        assert!(server.metric("veer_requests_total", &["flag=\"RL\""]).await >= 2.0);
+        assert_eq!(web.metric("veer_retries_total", &[]).await, 0.0);
     });
 }

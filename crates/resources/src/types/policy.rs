@@ -7,7 +7,7 @@ use veer_core::ClusterName;
 use veer_core::policy::{self, AuthorizationAction};
 
 use crate::decode::manifest;
-use crate::types::{ConsistentHashSpec, FaultSpec, Labels, SessionSpec, TargetKind};
+use crate::types::{ConsistentHashSpec, FaultSpec, Labels, RateLimitSpec, SessionSpec, TargetKind};
 
 manifest! {
     /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
@@ -29,6 +29,8 @@ manifest! {
         pub try_timeout: Option<Duration> = "tryTimeout",
         /// See [`veer_core::policy::TrafficPolicy::hash`].
         pub consistent_hash: Option<ConsistentHashSpec> = "consistentHash",
+        /// Limits at the callee: the proxies of the service's Workloads in this cluster enforce them.
+        pub rate_limits: Vec<RateLimitSpec> = "rateLimits",
         /// See [`veer_core::policy::TrafficPolicy::faults`].
         pub faults: Vec<FaultSpec> = "faults",
     }

@@ -175,11 +175,29 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
     if let Some(hash) = &spec.consistent_hash {
         consistent_hash(check, hash);
     }
+    rate_limits(check, spec);
     super::fault::faults(check, "spec.faults", &spec.faults);
     check.distinct("spec.locality.weights", "cluster", locality.weights.iter().map(|w| Some(&w.cluster)));
     if !locality.weights.is_empty() && locality.weights.iter().all(|w| w.weight == 0) {
         let reason = "all weights are 0: no cluster serves";
         check.warning("V0024", "spec.locality.weights", reason, "give one of them a weight");
+    }
+}
+
+fn rate_limits(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
+    if !spec.rate_limits.is_empty() && spec.target_ref.target() == Some(TargetKind::ServiceImport) {
+        let reason = "without effect: the callee's proxies enforce limits, and a ServiceImport has none of its own";
+        check.warning("V0037", "spec.rateLimits", reason, "write them for the Service, in its own cluster");
+    }
+    for (index, limit) in spec.rate_limits.iter().enumerate() {
+        let at = |field: &str| format!("spec.rateLimits[{index}].{field}");
+        if limit.interval.is_some_and(|time| time < Duration::from_millis(1) || time > Duration::from_secs(86_400)) {
+            let reason = "is shorter than 1ms, or longer than a day";
+            check.error("V0015", &at("interval"), reason, "write a duration like 1s");
+        }
+        if limit.burst == Some(0) {
+            check.error("V0013", &at("burst"), "0 lets nothing pass", "write the requests that may come at once");
+        }
     }
 }
 

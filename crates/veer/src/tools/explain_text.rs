@@ -114,5 +114,7 @@ fn serving(out: &mut String, told: &Explained, cluster: &ServingCluster) {
         let text =
             format!("  {:.0} % {} {}:{port}{zone}: {}{admits}", copy.share, copy.workload, copy.address, copy.why);
         line(out, "", &text);
+        let limits = copy.admits.iter().flat_map(|admission| &admission.limits);
+        limits.for_each(|limit| line(out, "", &format!("       takes {limit}")));
     }
 }

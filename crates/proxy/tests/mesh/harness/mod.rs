@@ -101,6 +101,7 @@ impl Workload {
             mesh_port: MESH_PORT,
             mtls: MtlsMode::Permissive,
             ports: vec![InboundPort {
+                limits: vec![],
                 port: TARGET_PORT,
                 app: SocketAddr::new(address, APP_PORT),
                 protocol: AppProtocol::Detect,
