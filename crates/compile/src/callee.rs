@@ -1,6 +1,6 @@
 //! The callee's side of a workload: its ports, who may call it, and whom it was offered to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ fn inbound(view: View<'_>, object: &Object, spec: &WorkloadSpec) -> Inbound {
         };
         ports.entry(port.port).or_insert(inbound);
     }
-    let mut offered: BTreeMap<ClusterName, BTreeSet<u16>> = BTreeMap::new();
+    // By peer the ports that it is offered, and whether every offer of a port is for safe methods only.
+    let mut offered: BTreeMap<ClusterName, BTreeMap<u16, bool>> = BTreeMap::new();
     for (service, its) in services_of(view, object, spec) {
         let name = service.name();
         let Some(shape) = view.shape(&name) else { continue };
@@ -71,13 +72,14 @@ fn inbound(view: View<'_>, object: &Object, spec: &WorkloadSpec) -> Inbound {
             port.service.get_or_insert_with(|| Arc::clone(&name.name));
             port.limits.extend(limits.iter().cloned());
             for peer in &shape.audience {
-                offered.entry(peer.clone()).or_default().insert(target);
+                *offered.entry(peer.clone()).or_default().entry(target).or_insert(true) &= shape.safe_only;
             }
         }
     }
     let offered_to = offered.into_iter().filter_map(|(peer, ports)| {
         let trust_domain = view.peer(&peer)?.trust_domain.clone();
-        Some(OfferedTo { trust_domain, cluster: Some(peer), ports: ports.into_iter().collect() })
+        let safe_only = ports.iter().filter(|(_, safe)| **safe).map(|(port, _)| *port).collect();
+        Some(OfferedTo { trust_domain, cluster: Some(peer), ports: ports.into_keys().collect(), safe_only })
     });
     Inbound {
         workload: object.name(),

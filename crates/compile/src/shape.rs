@@ -23,6 +23,8 @@ pub(crate) struct Shape {
     pub exported: bool,
     /// Linked peers that it is offered to.
     pub audience: Vec<ClusterName>,
+    /// Whether they may ask with safe methods only.
+    pub safe_only: bool,
     /// `clusterset.local`.
     pub set: Option<Set>,
     /// `name-cluster`, per peer that offers it.
@@ -64,6 +66,7 @@ pub(crate) fn shape(view: View<'_>, name: &ObjectName) -> Shape {
             // What is wrong with the Service was said there.
             Some(_) => shape.exported = shape.local.is_some(),
         }
+        shape.safe_only = !allows_unsafe_methods(view, export);
         shape.audience = audience(view, export, shape.exported, &mut shape.faults);
     }
     let import = view.object(KindName::ServiceImport, name).and_then(|object| match &object.kind {
@@ -111,6 +114,13 @@ fn addresses(view: View<'_>, object: &Object, wanted: &[IpAddr], faults: &mut Ve
         }
     }
     kept
+}
+
+/// The export's word, else its namespace's, else yes. A word that could not be read is no.
+fn allows_unsafe_methods(view: View<'_>, export: &Object) -> bool {
+    let namespace = ObjectName { namespace: Arc::default(), name: Arc::clone(&export.meta.namespace) };
+    let of = |object: &Object| if object.failed_closed { Some(false) } else { object.meta.allows_unsafe_methods() };
+    of(export).or_else(|| of(view.object(KindName::Namespace, &namespace)?)).unwrap_or(true)
 }
 
 fn audience(view: View<'_>, export: &Object, exported: bool, faults: &mut Vec<Diagnostic>) -> Vec<ClusterName> {

@@ -61,6 +61,14 @@ impl Inbound {
     }
 }
 
+impl Inbound {
+    /// Whether callers of the trust domain may ask the port with safe methods only. Never for this cluster's own.
+    pub fn safe_only(&self, caller: &TrustDomain, port: u16) -> bool {
+        *caller != self.identity.trust_domain
+            && self.offered_to.iter().any(|o| o.trust_domain == *caller && o.safe_only.contains(&port))
+    }
+}
+
 impl Resource for Inbound {
     const TYPE_URL: &'static str = "veer.dev/v1.Inbound";
 }
@@ -107,6 +115,9 @@ pub struct OfferedTo {
     pub cluster: Option<ClusterName>,
     /// Ports of this workload.
     pub ports: Vec<u16>,
+    /// Those of them that take safe methods only (GET, HEAD, OPTIONS), and neither byte streams nor changes of the protocol.
+    #[serde(default)]
+    pub safe_only: Vec<u16>,
 }
 
 /// A trust domain's roots. Resource name: the trust domain.

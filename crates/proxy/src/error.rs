@@ -1,7 +1,5 @@
 //! Why a request or a connection was answered by the proxy itself: whose fault, what the caller hears, what may be done next.
 
-use std::time::Duration;
-
 use veer_telemetry::Flag;
 
 /// Why the proxy answers by itself. [`RequestError::verdict`] is the one place that maps it to what the caller hears.
@@ -61,9 +59,9 @@ pub enum RequestError {
     /// The request's body ended badly.
     #[error("the request's body ended early")]
     BodyIncomplete,
-    /// A limit on requests refused it; how long until it would pass.
+    /// A limit on requests refused it; so many milliseconds until it would pass.
     #[error("too many requests: {0}")]
-    RateLimited(Box<str>, Duration),
+    RateLimited(Box<str>, u32),
     /// Authorization refused it.
     #[error("access denied: {0}")]
     Denied(String),

@@ -209,6 +209,7 @@ fn metadata_and_annotations() {
     };
     for (codes, text) in [
         ("V0029", annotated("Namespace", "veer.dev/mtls: ‸strickt")),
+        ("V0029", annotated("Namespace", "veer.dev/allow-unsafe-methods: ‸\"no\"")),
         ("V0029", annotated("Namespace", "veer.dev/mtsl: ‸strict")),
         ("V0029", annotated("Namespace", "veer.dev/audience: ‸\"*\"")),
         ("V0029", annotated("ServiceExport", "veer.dev/audience: ‸\"east, Edge\"")),

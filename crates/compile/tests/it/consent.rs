@@ -123,3 +123,30 @@ fn a_link_claims_nothing_that_is_taken() {
         assert_eq!(meaning.bundles["west.example"].roots_pem, "own", "{what}");
     }
 }
+
+#[test]
+fn an_export_may_be_for_safe_methods_only() {
+    let safe = |text: &str, value: &str| {
+        text.replace("annotations: {", &format!("annotations: {{veer.dev/allow-unsafe-methods: \"{value}\", "))
+    };
+    let namespace = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {{veer.dev/allow-unsafe-methods: \"{value}\"}}}}"
+        )
+    };
+    let own = export("shop/cart", "*");
+    for (parts, restricted) in [
+        (vec![own.clone()], false),
+        (vec![safe(&own, "false")], true),
+        (vec![safe(&own, "true"), namespace("false")], false),
+        (vec![own.clone(), namespace("false")], true),
+    ] {
+        let mut all = vec![service("shop/cart"), workload("shop/cart-1", "cart", 1), link("east", 2, "")];
+        all.extend(parts);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let meaning = mean(&documents(&all), &[]);
+        let offered = &meaning.inbound[&object("shop/cart-1")].offered_to[0];
+        assert!(!offered.ports.is_empty());
+        assert_eq!(if restricted { &offered.ports[..] } else { &[] }, offered.safe_only, "{all:?}");
+    }
+}

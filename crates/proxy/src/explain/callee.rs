@@ -5,7 +5,7 @@ use veer_route::{Asked, Authorizer, NormalPath};
 
 use super::{Admission, Question};
 use crate::error::RequestError;
-use crate::inbound::{admit, authorize};
+use crate::inbound::{admit, authorize, exposed};
 
 /// Whether a workload lets the request in, from this caller to this port of its; `sent` is the request as it arrives.
 pub fn admission(inbound: &Inbound, caller: Option<&SpiffeId>, port: u16, sent: &Question) -> Admission {
@@ -38,6 +38,7 @@ fn asked(
     admit(inbound, caller, port)?;
     let head = sent.head()?;
     let path = NormalPath::parse(head.path()).map_err(|_| RequestError::Malformed("the path has no single reading"))?;
+    exposed(inbound, caller, port, Some(head.method_str()))?;
     let authorizer = Authorizer::new(&inbound.authorization, inbound.identity.trust_domain.clone());
     let asked = Asked { port, method: Some(head.method_str()), path: Some(&path) };
     Ok(authorize(&authorizer, caller, &asked)?.map(|policy| policy.to_string()))

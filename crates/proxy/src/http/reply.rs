@@ -1,7 +1,6 @@
 //! Answers that the proxy makes itself.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use bytes::Bytes;
 use veer_http::{Fields, Name, ResponseHead};
@@ -30,12 +29,11 @@ pub fn plain(status: u16, text: String) -> Response {
 
 /// Says when to come back: `Retry-After` in whole seconds (RFC 9110 §10.2.3), to gRPC callers also the pushback that their retry policies
 /// heed (gRFC A6).
-pub fn come_back(response: &mut Response, protocol: Protocol, wait: Duration) {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    response.head.fields.set_other(b"retry-after", seconds.max(1).to_string().as_bytes());
+pub fn come_back(response: &mut Response, protocol: Protocol, milliseconds: u32) {
+    let seconds = milliseconds.div_ceil(1000).max(1);
+    response.head.fields.set_other(b"retry-after", seconds.to_string().as_bytes());
     if protocol == Protocol::Grpc {
-        let milliseconds = wait.as_millis().max(1).to_string();
-        response.head.fields.set_other(b"grpc-retry-pushback-ms", milliseconds.as_bytes());
+        response.head.fields.set_other(b"grpc-retry-pushback-ms", milliseconds.to_string().as_bytes());
     }
 }
 

@@ -14,4 +14,4 @@ mod tcp;
 
 pub use self::mesh::listen as listen_mesh;
 pub use self::plaintext::{listen_captured, listen_ports};
-pub use self::state::{Caller, InFlight, InboundState, InboundView, admit, authorize};
+pub use self::state::{Caller, InFlight, InboundState, InboundView, admit, authorize, exposed};

@@ -98,6 +98,9 @@ async fn forward(
 
     // What goes on: without the fields of the hop, with the caller's proven name.
     let wanted = fields::upgrade(&head);
+    if wanted.is_some() || head.protocol().is_some() {
+        view.may_upgrade(caller).map_err(untouched)?;
+    }
     prepare(&mut head, caller);
     let http2 = wanted.is_none() && speaks_http2(port, exchange.protocol());
     let asked = Asked { head, upgrade: wanted, body, interim, http2 };

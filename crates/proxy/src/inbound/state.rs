@@ -43,6 +43,8 @@ pub struct InboundView {
     load: Vec<(u16, Arc<AtomicU32>)>,
     /// By port; only ports with limits are here.
     limiters: Vec<(u16, Arc<Limiter>)>,
+    /// Whether any port takes safe methods only of anybody.
+    restricted: bool,
 }
 
 /// The callee's side of one worker.
@@ -96,8 +98,9 @@ impl InboundState {
         let Some(inbound) = stated.borrow_and_update().clone() else { return Err(NOT_READY) };
         let authorizer = Authorizer::new(&inbound.authorization, inbound.identity.trust_domain.clone());
         let load = inbound.ports.iter().map(|port| (port.port, self.process.in_flight(port.port))).collect();
+        let restricted = inbound.offered_to.iter().any(|offered| !offered.safe_only.is_empty());
         let limiters = self.process.limiters(&inbound.ports, Instant::now());
-        let view = Rc::new(InboundView { inbound, authorizer, load, limiters });
+        let view = Rc::new(InboundView { restricted, inbound, authorizer, load, limiters });
         *self.view.borrow_mut() = Some(Rc::clone(&view));
         self.edges.borrow_mut().clear();
         Ok(view)
@@ -157,6 +160,14 @@ impl InboundView {
         admit(&self.inbound, caller.peer.as_ref().map(|peer| &peer.id), caller.port)
     }
 
+    /// Whether the caller may change the protocol, after which nobody sees what it asks.
+    ///
+    /// # Errors
+    /// [`RequestError::Denied`] where it was offered safe methods only.
+    pub fn may_upgrade(&self, caller: &Caller) -> Result<(), RequestError> {
+        exposed(&self.inbound, caller.peer.as_ref().map(|peer| &peer.id), caller.port, None)
+    }
+
     /// Takes the request's token from each limit of the port. Nothing is looked at where no port has any.
     ///
     /// # Errors
@@ -171,6 +182,7 @@ impl InboundView {
             if let Err(wait) = limiter.take(id, now) {
                 own().take(index).for_each(|taken| taken.give_back(id));
                 let told = format!("{} ({})", limiter.limit, limiter.limit.by);
+                let wait = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
                 return Err((RequestError::RateLimited(told.into(), wait), &limiter.limit));
             }
         }
@@ -192,6 +204,9 @@ impl InboundView {
     pub fn authorize(&self, caller: &Caller, request: Option<(&str, &NormalPath<'_>)>) -> Result<(), RequestError> {
         let asked =
             Asked { port: caller.port, method: request.map(|(method, _)| method), path: request.map(|(_, path)| path) };
+        if self.restricted {
+            exposed(&self.inbound, caller.peer.as_ref().map(|peer| &peer.id), caller.port, asked.method)?;
+        }
         authorize(&self.authorizer, caller.peer.as_ref().map(|peer| &peer.id), &asked).map(drop)
     }
 }
@@ -212,6 +227,30 @@ pub fn admit<'i>(inbound: &'i Inbound, caller: Option<&SpiffeId>, port: u16) -> 
             Err(RequestError::Denied(format!("port {port} was not offered to {}", id.trust_domain)))
         }
         None | Some(_) => Ok(found),
+    }
+}
+
+/// Whether the port was offered for this method; `None` where requests are not seen, or change the protocol: nobody could tell what
+/// they ask then.
+///
+/// # Errors
+/// [`RequestError::Denied`]: the caller's cluster was offered safe methods only (RFC 9110 §9.2.1).
+pub fn exposed(
+    inbound: &Inbound,
+    caller: Option<&SpiffeId>,
+    port: u16,
+    method: Option<&str>,
+) -> Result<(), RequestError> {
+    match caller {
+        Some(id)
+            if inbound.safe_only(&id.trust_domain, port) && !matches!(method, Some("GET" | "HEAD" | "OPTIONS")) =>
+        {
+            Err(RequestError::Denied(format!(
+                "port {port} was offered to {} for GET, HEAD and OPTIONS only",
+                id.trust_domain
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -47,8 +47,12 @@ impl Two {
         let (mut servers, mut apps) = (Vec::new(), Vec::new());
         for name in ["cart-0", "cart-1"] {
             let mut server = Workload::new(&west, name);
-            server.inbound.offered_to =
-                vec![OfferedTo { trust_domain: east.domain.clone(), cluster: None, ports: vec![TARGET_PORT] }];
+            server.inbound.offered_to = vec![OfferedTo {
+                trust_domain: east.domain.clone(),
+                cluster: None,
+                ports: vec![TARGET_PORT],
+                safe_only: vec![],
+            }];
             let server = server.start(&west).await;
             apps.push(App::echo().listen(&server).await);
             servers.push(server);

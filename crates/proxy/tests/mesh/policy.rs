@@ -123,7 +123,8 @@ fn a_foreign_cluster_comes_only_to_what_was_offered() {
 
         // West knows east, but has offered it nothing.
         west.put(east.domain.as_str(), &east.ca.ca.bundle());
-        server.inbound.offered_to = vec![OfferedTo { trust_domain: east.domain.clone(), cluster: None, ports: vec![] }];
+        server.inbound.offered_to =
+            vec![OfferedTo { trust_domain: east.domain.clone(), cluster: None, ports: vec![], safe_only: vec![] }];
         west.state(&server);
         until("the handshake succeeds", async || {
             client.get("cart", "/").await.unwrap().status == StatusCode::FORBIDDEN
@@ -135,6 +136,31 @@ fn a_foreign_cluster_comes_only_to_what_was_offered() {
         west.state(&server);
         until("it is offered", async || client.get("cart", "/").await.unwrap().text() == "offered").await;
         assert_eq!(app.seen.borrow()[0].headers()["x-veer-client-id"], "spiffe://east.example/ns/shop/sa/web");
+
+        // Only safe methods: others, and streams whose requests nobody sees, are refused; the own cluster's callers are not.
+        server.inbound.offered_to[0].safe_only = vec![TARGET_PORT];
+        west.state(&server);
+        until("unsafe methods are refused", async || {
+            client.post("cart", "/", b"x").await.unwrap().status == StatusCode::FORBIDDEN
+        })
+        .await;
+        let refused = client.post("cart", "/", b"x").await.unwrap();
+        assert!(refused.text().contains("for GET, HEAD and OPTIONS only"), "{}", refused.text());
+        let seen = app.count();
+        for (method, passes) in
+            [(Method::GET, true), (Method::HEAD, true), (Method::OPTIONS, true), (Method::DELETE, false)]
+        {
+            let answer = client.ask(client.request(method.clone(), "cart", "/", b"")).await.unwrap();
+            assert_eq!(answer.status == StatusCode::OK, passes, "{method}");
+        }
+        let mut upgrade = client.request(Method::GET, "cart", "/", b"");
+        upgrade.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        upgrade.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        assert_eq!(client.ask(upgrade).await.unwrap().status, StatusCode::FORBIDDEN);
+        assert_eq!(app.count(), seen + 3, "nothing of it reached the application");
+        let own = Workload::new(&west, "own").start(&west).await;
+        let mut neighbour = Client::http1(own.outbound()).await.unwrap();
+        assert_eq!(neighbour.post("cart", "/", b"x").await.unwrap().text(), "offered");
 
         // The peer is unlinked: what is open is cut.
         west.remove::<veer_core::inbound::TrustBundle>(east.domain.as_str());

@@ -25,8 +25,11 @@ pub const PROXY: &str = "veer.dev/proxy";
 pub const CAPTURE: &str = "veer.dev/capture";
 /// On a Workload that Veer starts, or a Gateway: `true` has its proxy write an access log (JSON lines in its log file).
 pub const ACCESS_LOG: &str = "veer.dev/access-log";
+/// On a ServiceExport, or on a Namespace for all its exports: `false` lets callers of other clusters ask with safe methods only.
+pub const UNSAFE_METHODS: &str = "veer.dev/allow-unsafe-methods";
 /// Annotations that Veer reads; all others under `veer.dev/` are reported.
-pub const ANNOTATIONS: [&str; 7] = [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE, ACCESS_LOG];
+pub const ANNOTATIONS: [&str; 8] =
+    [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE, ACCESS_LOG, UNSAFE_METHODS];
 
 /// Namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -84,6 +87,11 @@ impl ObjectMeta {
     /// [`PER_CLUSTER_NAMES`] is `true`.
     pub fn wants_per_cluster_names(&self) -> bool {
         self.annotation(PER_CLUSTER_NAMES) == Some("true")
+    }
+
+    /// [`UNSAFE_METHODS`]; `None` when nobody said. A text that is not understood allows none.
+    pub fn allows_unsafe_methods(&self) -> Option<bool> {
+        self.annotation(UNSAFE_METHODS).map(|text| text == "true")
     }
 
     /// [`MTLS`]; `None` when nobody said. A text that is not understood is strict.

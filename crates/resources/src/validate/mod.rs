@@ -223,6 +223,7 @@ fn annotation(check: &mut Check<'_>, kind: KindName, path: &str, key: &str, valu
         PROXY => (&[KindName::Workload], &["external"]),
         CAPTURE => (&[KindName::Workload], &["true", "false"]),
         ACCESS_LOG => (&[KindName::Workload, KindName::Gateway], &["true", "false"]),
+        UNSAFE_METHODS => (&[KindName::ServiceExport, KindName::Namespace], &["true", "false"]),
         MTLS => (&[KindName::Namespace, KindName::Workload], &["strict", "permissive"]),
         _ => {
             let mend = match nearest(key, ANNOTATIONS) {
