@@ -36,7 +36,9 @@ pub fn init(filter: Option<&str>, default: &str, format: LogFormat) -> Result<()
         Some(Err(error)) => (EnvFilter::new(default), Some(error.to_string())),
         None => (EnvFilter::new(default), None),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: telling that on the same standard error would panic, for want of a disk that is not full.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.with_ansi(false).event_format(Json).try_init(),
