@@ -83,6 +83,12 @@ const ENVOY: &str = r#"static_resources:
   clusters:
     - name: origin
       type: STATIC
+      # An upstream connection for each request: whether Envoy hears in time that the backend has closed one is a matter of chance.
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          common_http_protocol_options: { max_requests_per_connection: 1 }
+          explicit_http_config: { http_protocol_options: {} }
       load_assignment:
         cluster_name: origin
         endpoints:
