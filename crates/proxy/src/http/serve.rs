@@ -142,7 +142,7 @@ fn boxed<'a, T>(future: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Outp
 /// What becomes of a connection after a request.
 enum Turn {
     GoesOn,
-    /// The other side is gone, or must not take what it got for whole.
+    /// The other side is gone, must not take what it got for whole, or has all that it wanted.
     Gone,
     Closes,
     Tunnel(TunnelTask),
@@ -180,8 +180,15 @@ where
         (Some(_), Some(tunnel)) => Turn::Tunnel(tunnel),
         // What of the request's body nobody wanted is not read: the connection ends instead.
         (Some(keep), None) if keep && matches!(wire.borrow().reading, Reading::Head) => Turn::GoesOn,
+        (Some(_), None) if !parsed.keep_alive && is_over(&wire.borrow()) => Turn::Gone,
         (Some(_), None) => Turn::Closes,
     }
+}
+
+/// Whether a connection on which its client wanted one answer only can be closed at once: the kernel delivers what was written, unless
+/// something that came was not read. TLS has a farewell of its own.
+fn is_over(wire: &Wire) -> bool {
+    matches!(wire.reading, Reading::Head) && wire.input.is_empty() && wire.is_plain()
 }
 
 /// Ready when the client has gone away, not when it has only ended its side. Only once its request was read whole: before, whoever reads it sees it.
@@ -295,9 +302,13 @@ async fn refuse(wire: &SharedWire, status: u16, reason: String) -> End {
 
 /// Ends the connection so that what was sent arrives.
 async fn close(wire: &SharedWire) {
+    let mut said = false;
     let closing = poll_fn(|cx| {
         let mut wire = wire.borrow_mut();
-        std::task::ready!(wire.poll_shutdown(cx)).ok();
+        if !said {
+            std::task::ready!(wire.poll_shutdown(cx)).ok();
+            said = true;
+        }
         loop {
             wire.input.clear();
             match std::task::ready!(wire.poll_fill(cx)) {

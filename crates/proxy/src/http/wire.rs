@@ -284,6 +284,11 @@ impl Wire {
         if self.io.is_buffered() { Pin::new(&mut self.io).poll_flush(cx) } else { Poll::Ready(Ok(())) }
     }
 
+    /// Whether it is a socket, with nothing between it and what is written.
+    pub fn is_plain(&self) -> bool {
+        self.io.socket().is_some()
+    }
+
     /// Ends the writing side.
     ///
     /// # Errors
