@@ -21,6 +21,7 @@ pub struct FleetSpec {
     clusters: Vec<Cluster>,
     peering: String,
     extra: String,
+    environment: Vec<(String, String)>,
 }
 
 /// A cluster and its network.
@@ -42,8 +43,24 @@ impl FleetSpec {
     /// # Errors
     /// When there is no temporary folder.
     pub fn new(binary: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("veer-fleet-").tempdir()?;
-        Ok(Self { binary: binary.into(), folder, clusters: Vec::new(), peering: String::new(), extra: String::new() })
+        Self::new_in(binary, std::env::temp_dir())
+    }
+
+    /// The same with its folder, state and logs within another folder, which may be a small disk of its own.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn new_in(binary: impl Into<PathBuf>, parent: impl AsRef<Path>) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("veer-fleet-").tempdir_in(parent)?;
+        let binary = binary.into();
+        Ok(Self { binary, folder, clusters: vec![], peering: String::new(), extra: String::new(), environment: vec![] })
+    }
+
+    /// Gives every process of the fleet an environment variable.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
     }
 
     /// Fields that every cluster of the fleet file gets, such as `lease: 2s`, one a line.
@@ -178,6 +195,7 @@ impl FleetSpec {
         let process = Command::new(&self.binary)
             .arg("run")
             .arg(self.folder.path())
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -4,8 +4,10 @@ pub mod fleet;
 pub mod inspect;
 pub mod netns;
 pub mod wait;
+pub mod wire;
 
 pub use fleet::{Cluster, Fleet, FleetSpec};
 pub use inspect::signal;
 pub use netns::{Namespace, Wan};
 pub use wait::{eventually, eventually_async};
+pub use wire::{Line, Wire};

@@ -3,6 +3,7 @@
 //! A [`Wan`] is a namespace with a bridge; every [`Namespace`] attached to it has one public address there and any
 //! number of private ones that the others cannot reach. Everything is removed when the values are dropped.
 
+use std::os::fd::AsFd as _;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,8 +25,13 @@ pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     Ok(output)
 }
 
-fn ip(arguments: &str) -> anyhow::Result<()> {
+pub(crate) fn ip(arguments: &str) -> anyhow::Result<()> {
     run("ip", &arguments.split_whitespace().collect::<Vec<_>>()).map(drop)
+}
+
+/// Keeps the namespaces and interfaces of different tests apart.
+pub(crate) fn unique_id() -> String {
+    format!("{:x}{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The network between the clusters.
@@ -41,7 +47,7 @@ impl Wan {
     /// # Errors
     /// When namespaces cannot be made.
     pub fn new() -> anyhow::Result<Self> {
-        let id = format!("{:x}{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let id = unique_id();
         let name = format!("vw-{id}");
         ip(&format!("netns add {name}"))?;
         let wan = Self { name, id };
@@ -58,19 +64,11 @@ impl Wan {
         let (inside, outside) = (format!("i{}{name}", self.id), format!("o{}{name}", self.id));
         // Names of interfaces have at most 15 characters.
         let (inside, outside) = (&inside[..inside.len().min(15)], &outside[..outside.len().min(15)]);
-        let namespace = Namespace { name: format!("vn-{}-{name}", self.id), public: inside.to_owned() };
-        ip(&format!("netns add {}", namespace.name))?;
-        ip(&format!("link add {inside} netns {} type veth peer name {outside} netns {}", namespace.name, self.name))?;
-        ip(&format!("-n {} link set {outside} master wan up", self.name))?;
-        ip(&format!("-n {} link set lo up", namespace.name))?;
-        ip(&format!("-n {} addr add {public}/24 dev {inside}", namespace.name))?;
-        ip(&format!("-n {} link set {inside} up", namespace.name))?;
-        // What leaves with a private address leaves with the public one, as at the edge of any cluster.
-        namespace.run("nft", &["add", "table", "ip", "edge"])?;
-        let hook = "{ type nat hook postrouting priority 100 ; }";
-        namespace.run("nft", &["add", "chain", "ip", "edge", "postrouting", hook])?;
-        namespace.run("nft", &["add", "rule", "ip", "edge", "postrouting", "oifname", inside, "masquerade"])?;
-        Ok(namespace)
+        let namespace = format!("vn-{}-{name}", self.id);
+        Namespace::with_interface(&namespace, inside, public, |namespace| {
+            ip(&format!("link add {inside} netns {namespace} type veth peer name {outside} netns {}", self.name))?;
+            ip(&format!("-n {} link set {outside} master wan up", self.name))
+        })
     }
 }
 
@@ -90,6 +88,27 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// A namespace with this public address (a /24) on an interface that `bring` puts into it.
+    pub(crate) fn with_interface(
+        name: &str,
+        interface: &str,
+        public: &str,
+        bring: impl FnOnce(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let namespace = Self { name: name.to_owned(), public: interface.to_owned() };
+        bring(name)?;
+        ip(&format!("-n {name} link set lo up"))?;
+        ip(&format!("-n {name} addr add {public}/24 dev {interface}"))?;
+        ip(&format!("-n {name} link set {interface} up"))?;
+        // What leaves with a private address leaves with the public one, as at the edge of any cluster.
+        namespace.run("nft", &["add", "table", "ip", "edge"])?;
+        let hook = "{ type nat hook postrouting priority 100 ; }";
+        namespace.run("nft", &["add", "chain", "ip", "edge", "postrouting", hook])?;
+        namespace.run("nft", &["add", "rule", "ip", "edge", "postrouting", "oifname", interface, "masquerade"])?;
+        Ok(namespace)
+    }
+
     /// As `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
@@ -109,6 +128,24 @@ impl Namespace {
     /// When it is taken.
     pub fn add_private(&self, address: &str) -> anyhow::Result<()> {
         ip(&format!("-n {} addr add {address}/32 dev lo", self.name))
+    }
+
+    /// Runs a future on a thread of its own inside: the sockets that it makes are in this network.
+    ///
+    /// # Errors
+    /// When there is no such namespace any more, or no thread.
+    pub fn spawn<F: Future<Output = ()>>(
+        &self,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> anyhow::Result<std::thread::JoinHandle<()>> {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.name))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(self.name.clone());
+        Ok(thread.spawn(move || {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("root may enter a namespace");
+            runtime.block_on(work());
+        })?)
     }
 
     /// A command inside; its arguments follow.

@@ -118,11 +118,14 @@ async fn supervise(
             }
         }
         let started = Instant::now();
-        let success = match spawn(&command, &places.logs) {
+        let (success, how) = match spawn(&command, &places.logs) {
             Ok(mut process) => {
                 pids.send_replace(process.id());
                 tokio::select! {
-                    status = process.wait() => status.is_ok_and(|status| status.success()),
+                    ended = process.wait() => match ended {
+                        Ok(status) => (status.success(), status.to_string()),
+                        Err(error) => (false, error.to_string()),
+                    },
                     _ = &mut stopped => {
                         end(&mut process).await;
                         pids.send_replace(None);
@@ -132,7 +135,7 @@ async fn supervise(
             }
             Err(error) => {
                 tracing::error!(process = %command.name, program = %command.argv[0], %error, "cannot start");
-                false
+                (false, "not started".to_owned())
             }
         };
         pids.send_replace(None);
@@ -142,7 +145,7 @@ async fn supervise(
         if started.elapsed() > WELL {
             backoff = MIN_BACKOFF;
         }
-        tracing::warn!(process = %command.name, success, ?backoff, "ended, starting again");
+        tracing::warn!(process = %command.name, how, ?backoff, "ended, starting again");
         tokio::select! {
             () = tokio::time::sleep(backoff) => {}
             _ = &mut stopped => return,
