@@ -289,7 +289,7 @@ impl<'a> Draft<'a> {
     }
 
     fn external_auth(&mut self, at: &str, written: &ExternalAuthFilter) -> Option<Filter> {
-        if written.protocol != AuthProtocol::Http {
+        if let AuthProtocol::Unknown(_) = written.protocol {
             let protocol = written.protocol.as_str();
             self.fail(at, format!("external authorization over {protocol} is not supported"));
             return None;
@@ -298,11 +298,17 @@ impl<'a> Draft<'a> {
         if let Some(reason) = &to.invalid {
             self.fail(&format!("{at}.externalAuth.backendRef"), reason.to_string());
         }
-        let http = written.http.clone().unwrap_or_default();
+        let grpc = written.protocol == AuthProtocol::Grpc;
+        let http = written.http.clone().filter(|_| !grpc).unwrap_or_default();
+        let shown = match written.grpc.as_ref().filter(|_| grpc) {
+            Some(grpc) => &grpc.allowed_headers,
+            None => &http.allowed_headers,
+        };
         Some(Filter::ExternalAuth(ExternalAuth {
             to: Box::new(to),
+            grpc,
+            request_headers: shown.iter().map(lower).collect(),
             path: http.path.filter(|path| !path.is_empty()),
-            request_headers: http.allowed_headers.iter().map(lower).collect(),
             response_headers: http.allowed_response_headers.iter().map(lower).collect(),
             body_limit: written.forward_body.as_ref().map_or(0, |body| body.max_size),
         }))

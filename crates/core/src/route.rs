@@ -252,13 +252,16 @@ pub enum Filter {
 pub struct ExternalAuth {
     /// Who is asked; its weight means nothing. A wrong reference fails the request.
     pub to: Box<Backend>,
-    /// What stands before the request's path when it is asked for.
+    /// It is asked by Envoy's ext_authz over gRPC, else by an HTTP request like the one in question.
+    #[serde(default)]
+    pub grpc: bool,
+    /// What stands before the request's path when it is asked for; over HTTP.
     #[serde(default)]
     pub path: Option<Arc<str>>,
-    /// Request fields, lower case, that it sees beside `Host`, `Authorization` and `Content-Length`.
+    /// Request fields, lower case, that it sees beside `Host`, `Authorization` and `Content-Length`; over gRPC none named: all.
     #[serde(default)]
     pub request_headers: Vec<Arc<str>>,
-    /// Fields of a yes, lower case, that go on with the request; none named: all that do not describe the yes itself.
+    /// Fields of a yes over HTTP, lower case, that go on with the request; none named: all that do not describe the yes itself.
     #[serde(default)]
     pub response_headers: Vec<Arc<str>>,
     /// Most bytes of the body that it sees; larger bodies are refused. 0: it sees none.

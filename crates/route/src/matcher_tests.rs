@@ -338,7 +338,14 @@ fn leave_is_asked_for_by_rules_alone_and_of_nobody_wrong() {
     let auth = |invalid: Option<&str>| {
         let to = Box::new(Backend { invalid: invalid.map(Into::into), ..backend(vec![]) });
         let (request_headers, response_headers) = (vec![], vec![]);
-        Filter::ExternalAuth(ExternalAuth { to, path: None, request_headers, response_headers, body_limit: 0 })
+        Filter::ExternalAuth(ExternalAuth {
+            to,
+            grpc: false,
+            path: None,
+            request_headers,
+            response_headers,
+            body_limit: 0,
+        })
     };
     let origin = Origin { scheme: "http", host: "cart.shop", port: 80 };
     let of = |filters, backends| {

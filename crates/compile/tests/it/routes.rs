@@ -235,11 +235,18 @@ fn leave_is_asked_of_what_is_there_or_nobody_passes() {
     };
     assert_eq!((filter.path.as_deref(), filter.body_limit), (Some("/check"), 10));
     assert_eq!((&*filter.request_headers[0], &*filter.response_headers[0]), ("x-token", "x-user"));
+    let meaning =
+        auth("GRPC", "{name: guard, port: 80}", ", grpc: {allowedHeaders: [X-Token]}, forwardBody: {maxSize: 10}");
+    assert_eq!(codes(&meaning.faults), [] as [&str; 0]);
+    let Filter::ExternalAuth(filter) = &meaning.services[LOCAL].ports[0].http_routes[0].rules[0].filters[0] else {
+        panic!("nobody is asked")
+    };
+    assert_eq!((filter.grpc, &*filter.request_headers[0], filter.body_limit), (true, "x-token", 10));
     for (protocol, backend) in [
         ("HTTP", "{name: none, port: 80}"),
         ("HTTP", "{name: guard, port: 81}"),
         ("HTTP", "{name: vault, namespace: bank, port: 80}"),
-        ("GRPC", "{name: guard, port: 80}"),
+        ("GRPC", "{name: none, port: 80}"),
         ("DICE", "{name: guard, port: 80}"),
     ] {
         let meaning = auth(protocol, backend, "");

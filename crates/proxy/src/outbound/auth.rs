@@ -1,4 +1,5 @@
-//! Asking a service whether a request may pass (GEP-1494), over HTTP. Whatever goes wrong, the request does not pass.
+//! Asking a service whether a request may pass (GEP-1494), over HTTP or by Envoy's ext_authz ([`super::ext_authz`]). Whatever goes
+//! wrong, the request does not pass.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use veer_route::{NormalPath, Rule};
 use veer_telemetry::Flag;
 
 use super::attempt::{Answer, Asked, attempt};
+use super::ext_authz;
 use super::tries::{Failure, Tries};
 use crate::error::RequestError;
 use crate::exchange::{Exchange, Hold};
@@ -76,6 +78,9 @@ async fn question(
             None => return Ok(Some(reply::plain(413, "veer: RBAC the body is too large to be shown\n".to_owned()))),
         },
     };
+    if auth.grpc {
+        return over_grpc(worker, auth, original, asked, &body).await;
+    }
     let answer = answer(worker, auth, head(auth, original, body.len()), body).await?;
     let Answer { mut response, hold, veer_error, .. } = answer;
     // A refusal by the other proxy is nobody's yes, whatever its status.
@@ -88,13 +93,32 @@ async fn question(
         take_fields(&response.head.fields, &auth.response_headers, &mut asked.head.fields);
         return Ok(None);
     }
-    let body = read.ok_or("its answer broke off or is too long")?;
+    let (body, _) = read.ok_or("its answer broke off or is too long")?;
     fields::strip_hop_by_hop(&mut response.head.fields);
     if !(200..=599).contains(&response.head.status) {
         response.head.status = 403;
     }
     response.head.fields.remove(Name::ContentLength);
     Ok(Some(Response::new(response.head, ResponseBody::full(body))))
+}
+
+/// The same by ext_authz.
+async fn over_grpc(
+    worker: &Rc<Worker>,
+    auth: &ExternalAuth,
+    original: &RequestHead,
+    asked: &mut Asked,
+    body: &Bytes,
+) -> Result<Option<Response>, String> {
+    let (head, framed) = ext_authz::question(auth, original, body);
+    let Answer { mut response, hold, veer_error, .. } = answer(worker, auth, head, framed).await?;
+    if let Some(error) = veer_error {
+        return Err(error.flag.to_string());
+    }
+    let read = read(&mut response.body, ANSWER_LIMIT).await;
+    release(hold, read.is_some());
+    let (read, trailers) = read.ok_or("its answer broke off or is too long")?;
+    ext_authz::verdict(&response.head, trailers.as_ref(), &read, &mut asked.head.fields)
 }
 
 /// The question: what always is shown, and what the rule names.
@@ -124,14 +148,18 @@ async fn answer(worker: &Rc<Worker>, auth: &ExternalAuth, head: RequestHead, bod
     let begun = Instant::now();
     let mut tries = Tries::new(None, backend.balance.policy().try_timeout, head.method(), None, begun);
     tries.deadline = Some(begun + TIME);
+    let (protocol, app) = match auth.grpc {
+        true => (Protocol::Grpc, AppProtocol::Grpc),
+        false => (Protocol::Http1, auth.to.protocol.unwrap_or(AppProtocol::Detect)),
+    };
     let mut question = Asked {
         head,
-        protocol: Protocol::Http1,
+        protocol,
         upgrade: None,
         interim: Interim::Nobody,
         body: Replay::full(body),
         port: auth.to.port,
-        app: auth.to.protocol.unwrap_or(AppProtocol::Detect),
+        app,
     };
     for elsewhere in 0.. {
         match attempt(worker, &backend, &mut question, &tries, Instant::now()).await {
@@ -162,7 +190,7 @@ fn take_fields(yes: &Fields, wanted: &[std::sync::Arc<str>], to: &mut Fields) {
 }
 
 /// Fields that frame a message or belong to one hop: they are nobody's to hand on.
-fn is_of_message(name: &[u8]) -> bool {
+pub(super) fn is_of_message(name: &[u8]) -> bool {
     matches!(
         name,
         b"host"
@@ -193,18 +221,17 @@ async fn whole(body: &Replay, limit: usize) -> Result<Option<Bytes>, String> {
     Ok(Some(all.freeze()))
 }
 
-/// `None` when it breaks off or is longer.
-async fn read(body: &mut Incoming, limit: usize) -> Option<Bytes> {
-    let mut all = BytesMut::new();
+/// The body and what follows it. `None` when it breaks off or is longer.
+async fn read(body: &mut Incoming, limit: usize) -> Option<(Bytes, Option<Fields>)> {
+    let (mut all, mut trailers) = (BytesMut::new(), None);
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
-        if let Frame::Data(data) = frame.ok()? {
-            if all.len() + data.len() > limit {
-                return None;
-            }
-            all.extend_from_slice(&data);
+        match frame.ok()? {
+            Frame::Data(data) if all.len() + data.len() > limit => return None,
+            Frame::Data(data) => all.extend_from_slice(&data),
+            Frame::Trailers(fields) => trailers = Some(fields),
         }
     }
-    Some(all.freeze())
+    Some((all.freeze(), trailers))
 }
 
 fn release(hold: Hold, whole: bool) {
@@ -234,6 +261,7 @@ mod tests {
         let host = ServiceHost::new("guard.shop").unwrap();
         ExternalAuth {
             to: Box::new(Backend { host, port: 80, weight: 1, invalid: None, filters: vec![], protocol: None }),
+            grpc: false,
             path: path.map(Into::into),
             request_headers: shown.iter().map(|name| (*name).into()).collect(),
             response_headers: vec![],

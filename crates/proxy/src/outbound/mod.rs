@@ -3,6 +3,7 @@
 mod attempt;
 mod auth;
 pub mod destination;
+mod ext_authz;
 mod faults;
 pub mod filters;
 pub mod hashing;

@@ -17,7 +17,7 @@ use crate::failure::Several;
 use crate::harness::app::{App, answer};
 use crate::harness::{APP_PORT, Client, Control, PORT, Workload, host, run, until};
 
-fn backend(name: &str, filters: Vec<Filter>) -> Backend {
+pub fn backend(name: &str, filters: Vec<Filter>) -> Backend {
     Backend { host: host(name), port: PORT, weight: 1, invalid: None, filters, protocol: None }
 }
 
@@ -38,14 +38,14 @@ fn tag(value: &str) -> HeaderChange {
 }
 
 /// The service `cart` with these rules and one copy, and one more service with one copy.
-struct Routed {
-    several: Several,
-    other: Rc<App>,
+pub struct Routed {
+    pub several: Several,
+    pub other: Rc<App>,
     _other: Workload,
 }
 
 impl Routed {
-    async fn new(other: &str, app: App, rules: Vec<HttpRule>) -> Self {
+    pub async fn new(other: &str, app: App, rules: Vec<HttpRule>) -> Self {
         let several = Several::new([App::echo()]).await;
         let workload = Workload::new(&several.control, other).start(&several.control).await;
         let app = app.listen(&workload).await;
@@ -54,7 +54,7 @@ impl Routed {
         Self { several, other: app, _other: workload }
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         Client::http1(self.several.client.outbound()).await.unwrap()
     }
 }
@@ -207,6 +207,7 @@ fn nobody_passes_without_leave() {
         let auth = |to: &str, body_limit| {
             Filter::ExternalAuth(ExternalAuth {
                 to: Box::new(backend(to, vec![])),
+                grpc: false,
                 path: Some("/check".into()),
                 request_headers: vec!["x-token".into()],
                 response_headers: vec!["x-user".into(), "x-shown".into()],

@@ -5,6 +5,7 @@ mod harness;
 mod balance;
 mod differential;
 mod explain;
+mod ext_authz;
 mod failure;
 mod faults;
 mod filters;

@@ -238,7 +238,7 @@ manifest! {
         /// Who is asked; a weight and filters have no meaning here.
         pub backend_ref: BackendRef = "backendRef" => required,
         /// More about [`AuthProtocol::Grpc`].
-        pub grpc: Option<Present> = "grpc",
+        pub grpc: Option<GrpcAuth> = "grpc",
         /// More about [`AuthProtocol::Http`].
         pub http: Option<HttpAuth> = "http",
         /// How much of the body it sees.
@@ -256,6 +256,16 @@ open_enum! {
         Grpc = "GRPC",
     }
     default Http
+}
+
+manifest! {
+    /// How a service is asked over gRPC.
+    #[derive(Default)]
+    pub struct GrpcAuth {
+        /// Request fields that it sees; none named: all.
+        pub allowed_headers: Vec<Arc<str>> = "allowedHeaders",
+    }
+    ignored []
 }
 
 manifest! {

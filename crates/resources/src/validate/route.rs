@@ -289,6 +289,11 @@ fn external_auth(check: &mut Check<'_>, base: &str, auth: &ExternalAuthFilter) {
             check.error("V0027", &format!("{base}.{field}"), &reason, "keep the one that is meant");
         }
     }
+    let named = auth.grpc.iter().flat_map(|grpc| &grpc.allowed_headers).enumerate();
+    for (index, name) in named {
+        let at = format!("{base}.grpc.allowedHeaders[{index}]");
+        check.text("V0021", &at, name, grammar::token(name), "write a name like x-user");
+    }
     let Some(http) = &auth.http else { return };
     if let Some(path) = http.path.as_ref().filter(|path| !path.is_empty()) {
         check.text("V0022", &format!("{base}.http.path"), path, grammar::path(path), "write a path like /check");
