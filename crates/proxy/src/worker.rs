@@ -125,7 +125,8 @@ impl Worker {
             match accepted {
                 Ok((stream, _)) => {
                     let place = Place { _permit: place.ok(), _open: self.open() };
-                    tokio::task::spawn_local(serve(stream, place));
+                    // Boxed: the runtime moves what it spawns several times.
+                    tokio::task::spawn_local(Box::pin(serve(stream, place)));
                 }
                 Err(error) => {
                     tracing::error!(direction, %error, "a listener is of no more use");
