@@ -154,7 +154,7 @@ impl Picker {
         balance.refresh(now, at);
         self.follow_plan(rng);
         let breaker = &self.plan.set.policy.circuit_breaker;
-        if balance.in_flight.fetch_add(1, Relaxed) < breaker.max_requests {
+        if balance.in_flight.fetch_add(1, Relaxed) < balance.concurrency.most(breaker) {
             let limit = breaker.max_requests_per_endpoint;
             let enters = |target: &Arc<Target>| !exclude.contains(&target.key) && target.stats.enter(limit).is_some();
             if let Some(target) = self.plan.find(hash, enters) {

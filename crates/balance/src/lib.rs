@@ -12,6 +12,7 @@
 //! No clock and no sockets: `now` and randomness are arguments, so that whole fleets run on a virtual clock and a seed. What a
 //! request touches is atomics and its worker's own state; locks are only taken to re-plan and to eject.
 
+mod adaptive;
 mod budget;
 mod clock;
 mod cluster;

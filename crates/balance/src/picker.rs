@@ -83,7 +83,7 @@ impl Picker {
         self.follow_plan(rng);
         let breaker = &self.plan.set.policy.circuit_breaker;
         let limit = breaker.max_requests_per_endpoint;
-        if self.balance.in_flight.fetch_add(1, Relaxed) >= breaker.max_requests {
+        if self.balance.in_flight.fetch_add(1, Relaxed) >= self.balance.concurrency.most(breaker) {
             self.balance.in_flight.fetch_sub(1, Relaxed);
             return Err(self.nobody(NoEndpointReason::Overflow));
         }
@@ -116,7 +116,7 @@ impl Picker {
         if exclude.contains(&target.key) {
             return None;
         }
-        let room = self.balance.in_flight.fetch_add(1, Relaxed) < breaker.max_requests;
+        let room = self.balance.in_flight.fetch_add(1, Relaxed) < self.balance.concurrency.most(breaker);
         if !room || target.stats.enter(breaker.max_requests_per_endpoint).is_none() {
             self.balance.in_flight.fetch_sub(1, Relaxed);
             return None;

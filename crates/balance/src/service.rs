@@ -11,6 +11,7 @@ use veer_core::endpoints::{ClusterEndpoints, Endpoints};
 use veer_core::names::{ClusterName, ObjectName, ServiceHost};
 use veer_core::policy::{OutlierPolicy, TrafficPolicy};
 
+use crate::adaptive::Concurrency;
 use crate::budget::RetryBudget;
 use crate::clock::{Epoch, Micros, micros};
 use crate::cluster::Clusters;
@@ -32,6 +33,7 @@ pub struct ServiceBalance {
     pub(crate) in_flight: AtomicU32,
     pub(crate) events: Events,
     budget: RetryBudget,
+    pub(crate) concurrency: Concurrency,
     plan: ArcSwap<Plan>,
     /// Grows with each plan, so that pickers see a new one by one load.
     version: AtomicU64,
@@ -56,6 +58,7 @@ impl ServiceBalance {
             in_flight: AtomicU32::new(0),
             events: Events::default(),
             budget: RetryBudget::new(&endpoints.policy.retry_budget, now),
+            concurrency: Concurrency::default(),
             plan: ArcSwap::from_pointee(plan),
             version: AtomicU64::new(1),
             plan_at: AtomicU64::new(epoch.at(now) + PERIOD),
@@ -158,6 +161,12 @@ impl ServiceBalance {
         // What was sent before the endpoint returned says nothing about it now.
         let current = started >= stats.returned_at.load(Relaxed);
         let net = micros(latency).saturating_sub(micros(target.health.rtt()));
+        if let Some(adaptive) = &policy.circuit_breaker.adaptive
+            && matches!(outcome, Outcome::Success | Outcome::AppError5xx | Outcome::Timeout)
+        {
+            let in_flight = self.in_flight.load(Relaxed);
+            self.concurrency.observe(adaptive, &policy.circuit_breaker, net, in_flight, at);
+        }
         match outcome {
             Outcome::Cancelled => {}
             Outcome::Success => {

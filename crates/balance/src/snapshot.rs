@@ -76,6 +76,8 @@ pub struct ServiceSnapshot {
     pub host: ServiceHost,
     /// Requests in flight.
     pub in_flight: u32,
+    /// Requests that may be in flight now.
+    pub concurrency_limit: u32,
     /// Share that the own cluster bears by health and load; [`ClusterSnapshot::share`] is what it gets.
     pub local_share: f64,
     /// Requests and retries within the retry budget's window.
@@ -174,6 +176,7 @@ impl ServiceBalance {
         ServiceSnapshot {
             host: self.host().clone(),
             in_flight: self.in_flight.load(Relaxed),
+            concurrency_limit: self.concurrency.most(&plan.set.policy.circuit_breaker),
             local_share: self.local_share(),
             budget: self.retry_budget().counts(now),
             events: self.events(),

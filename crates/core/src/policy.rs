@@ -106,11 +106,23 @@ pub struct CircuitBreaker {
     pub max_requests_per_endpoint: u32,
     /// Requests in flight to the service. Default 16,384.
     pub max_requests: u32,
+    /// Requests in flight to the service follow its latency, up to [`Self::max_requests`]. Default none.
+    pub adaptive: Option<Adaptive>,
+}
+
+/// Adaptive concurrency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adaptive {
+    /// More requests are let in while answers come within this time on average.
+    pub latency: Duration,
+    /// So many requests may always be in flight; at least 1.
+    #[serde(default)]
+    pub min_requests: u32,
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_requests_per_endpoint: 1024, max_requests: 16_384 }
+        Self { max_requests_per_endpoint: 1024, max_requests: 16_384, adaptive: None }
     }
 }
 

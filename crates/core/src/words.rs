@@ -86,6 +86,12 @@ impl TrafficPolicy {
             ),
             format!("slow start within {slow_start:?}"),
         ];
+        all.extend(circuit_breaker.adaptive.as_ref().map(|adaptive| {
+            format!(
+                "requests in flight follow an average latency of {:?}, never fewer than {}",
+                adaptive.latency, adaptive.min_requests
+            )
+        }));
         all.extend(session.as_ref().map(ToString::to_string));
         all.extend(hash.as_ref().map(ToString::to_string));
         all

@@ -180,6 +180,10 @@ fn measure(process: &Process, metrics: &Metrics) {
                 counter.add(count.saturating_sub(counter.get()));
             }
         }
+        metrics.forget_gauges(&gauges::CONCURRENCY_LIMIT, &[host]);
+        if service.policy().circuit_breaker.adaptive.is_some() {
+            metrics.gauge(&gauges::CONCURRENCY_LIMIT, &[host]).set(f64::from(snapshot.concurrency_limit));
+        }
         metrics.forget_gauges(&gauges::ENDPOINTS, &[host]);
         for cluster in &snapshot.clusters {
             // The gateway's own pick stands for copies that are counted already.

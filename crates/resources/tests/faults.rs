@@ -374,6 +374,8 @@ fn own_kinds() {
     let gateways = "  gateways: [{name: a, address: 10.0.0.1}]\n";
     let traffic = |rest: &str| own("TrafficPolicy", &format!("  targetRef: {{kind: Service, name: cart}}\n{rest}"));
     for (codes, text) in [
+        ("V0015", traffic("  circuitBreaker: {adaptive: {latency: ‸0s}}")),
+        ("V0038", traffic("  circuitBreaker: {maxRequests: 2, adaptive: {latency: 1s, minRequests: ‸3}}")),
         ("V0011", traffic("  rateLimits: [‸{per: Caller}]")),
         ("V0015", traffic("  rateLimits: [{requests: 5, interval: ‸0s}]")),
         ("V0013", traffic("  rateLimits: [{requests: 5, burst: ‸0}]")),

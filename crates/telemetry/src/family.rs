@@ -75,6 +75,8 @@ pub mod gauges {
         ENDPOINTS: "veer_endpoints", "Endpoints known", ["destination_service", "destination_cluster", "state"];
         /// Seconds since a peer was last heard of.
         PEER_AGE: "veer_peer_age_seconds", "Seconds since the peer cluster was last heard of", ["cluster"];
+        /// Requests that may be in flight to a service, where its policy lets the limit follow the latency.
+        CONCURRENCY_LIMIT: "veer_concurrency_limit", "Requests that may be in flight", ["destination_service"];
         /// 1 while the lease of a peer is in this state.
         PEER_STATE: "veer_peer_state", "1 for the state that the peer cluster is in", ["cluster", "state"];
         /// Generation of the configuration in use.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use veer_core::hashing::{ConsistentHash, HashKey, HashTable};
 use veer_core::names::ObjectName;
+use veer_core::policy::Adaptive;
 use veer_core::route::{
     Backend, Filter, HeaderChange, HeaderField, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, ValueMatch,
 };
@@ -169,5 +170,39 @@ fn requests_with_one_key_go_to_one_endpoint_and_to_the_next_while_it_is_gone() {
             settled
         })
         .await;
+    });
+}
+
+#[test]
+fn the_limit_in_flight_follows_the_latency() {
+    run(async {
+        let slow = App::new(|_| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer("slow")
+        });
+        let several = Several::new([slow]).await;
+        let adaptive = Adaptive { latency: Duration::from_millis(5), min_requests: 2 };
+        let put = several.control.service("cart").at(&several.servers);
+        put.policy(|policy| policy.circuit_breaker.adaptive = Some(adaptive)).put();
+        until("too slow for the policy: only the least is let in", async || {
+            let mut asking = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let outbound = several.client.outbound();
+                asking.spawn_local(async move {
+                    let mut client = Client::http1(outbound).await.unwrap();
+                    for _ in 0..4 {
+                        client.get("cart", "/").await.unwrap();
+                    }
+                });
+            }
+            while let Some(asked) = asking.join_next().await {
+                asked.unwrap();
+            }
+            several.client.metric("veer_concurrency_limit", &["cart.shop"]).await == 2.0
+        })
+        .await;
+        let mut client = Client::http2(several.client.outbound()).await.unwrap();
+        assert_eq!(client.get("cart", "/").await.unwrap().text(), "slow", "the least is always let in");
+        assert!(several.client.metric("veer_requests_total", &["flag=\"UO\""]).await >= 1.0);
     });
 }

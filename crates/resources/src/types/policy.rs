@@ -51,6 +51,11 @@ impl TrafficPolicySpec {
         set(&mut to.outlier.max_ejected_ratio, &self.outlier.max_ejected_ratio);
         set(&mut to.circuit_breaker.max_requests_per_endpoint, &self.circuit_breaker.max_requests_per_endpoint);
         set(&mut to.circuit_breaker.max_requests, &self.circuit_breaker.max_requests);
+        let adaptive = |written: &AdaptiveSpec| policy::Adaptive {
+            latency: written.latency,
+            min_requests: written.min_requests.unwrap_or(4).max(1),
+        };
+        to.circuit_breaker.adaptive = self.circuit_breaker.adaptive.as_ref().map(adaptive);
         set(&mut to.retry_budget.ratio, &self.retry_budget.ratio);
         set(&mut to.retry_budget.interval, &self.retry_budget.interval);
         set(&mut to.retry_budget.min_per_second, &self.retry_budget.min_per_second);
@@ -196,6 +201,19 @@ manifest! {
         pub max_requests_per_endpoint: Option<u32> = "maxRequestsPerEndpoint",
         /// Requests in flight to the service.
         pub max_requests: Option<u32> = "maxRequests",
+        /// Requests in flight follow the latency.
+        pub adaptive: Option<AdaptiveSpec> = "adaptive",
+    }
+    ignored []
+}
+
+manifest! {
+    /// See [`policy::Adaptive`].
+    pub struct AdaptiveSpec {
+        /// Average latency up to which more is let in.
+        pub latency: Duration = "latency" => required,
+        /// Requests that may always be in flight; `None`: 4.
+        pub min_requests: Option<u32> = "minRequests",
     }
     ignored []
 }

@@ -175,6 +175,16 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
     if let Some(hash) = &spec.consistent_hash {
         consistent_hash(check, hash);
     }
+    if let Some(adaptive) = &spec.circuit_breaker.adaptive {
+        let at = "spec.circuitBreaker.adaptive";
+        if adaptive.latency.is_zero() {
+            check.error("V0015", &format!("{at}.latency"), "cannot be zero", "write a duration like 100ms");
+        }
+        if spec.policy().circuit_breaker.max_requests < adaptive.min_requests.unwrap_or(4) {
+            let reason = "is more than maxRequests";
+            check.error("V0038", &format!("{at}.minRequests"), reason, "make minRequests at most maxRequests");
+        }
+    }
     rate_limits(check, spec);
     super::fault::faults(check, "spec.faults", &spec.faults);
     check.distinct("spec.locality.weights", "cluster", locality.weights.iter().map(|w| Some(&w.cluster)));
