@@ -40,9 +40,20 @@ pub struct AncestorStatus {
 
 /// `status` of a GatewayClass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClassStatus {
     /// `Accepted`, `SupportedVersion`.
     pub conditions: Vec<Condition>,
+    /// What its Gateways can do, by name (GEP-2162).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub supported_features: Vec<FeatureStatus>,
+}
+
+/// A feature by the name that the Gateway API's conformance suite has for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FeatureStatus {
+    /// Its name.
+    pub name: &'static str,
 }
 
 /// `status` of a Gateway or a ListenerSet.

@@ -6,6 +6,7 @@
 mod addresses;
 mod attach;
 mod datagrams;
+mod features;
 mod hostname;
 mod listeners;
 
@@ -23,12 +24,13 @@ pub use self::addresses::{IngressProxy, ingress_proxies};
 pub(crate) use self::addresses::{serves_class, wanted};
 use self::attach::{Attachments, attach};
 use self::datagrams::datagrams;
+use self::features::SUPPORTED;
 use self::listeners::{Listener, chooses, client_certificate, listeners};
 use crate::catalog::ObjectKey;
 use crate::faults;
 use crate::links::age;
 use crate::memo::Key;
-use crate::status::{AddressStatus, ClassStatus, Condition, ListenersStatus, No, ParentStatus, Status};
+use crate::status::{AddressStatus, ClassStatus, Condition, FeatureStatus, ListenersStatus, No, ParentStatus, Status};
 use crate::view::View;
 
 /// All that comes of one Gateway.
@@ -147,7 +149,10 @@ pub(crate) fn class_status(object: &Object) -> Option<Status> {
         Condition::unless(object, "Accepted", no.as_ref()),
         Condition::yes(object, "SupportedVersion", "SupportedVersion"),
     ];
-    Some(Status::Class(ClassStatus { conditions }))
+    // What is not accepted serves nothing.
+    let supported = if no.is_some() { &[][..] } else { SUPPORTED };
+    let supported_features = supported.iter().map(|name| FeatureStatus { name }).collect();
+    Some(Status::Class(ClassStatus { conditions, supported_features }))
 }
 
 /// The ListenerSets that name a Gateway, in the order of precedence.

@@ -118,6 +118,19 @@ fn classes_of_others_are_theirs() {
     let (_, status) = meaning.statuses.first_key_value().unwrap();
     let Status::Class(status) = &**status else { panic!() };
     assert_eq!(told(&status.conditions), "Accepted=Accepted SupportedVersion=SupportedVersion");
+    let told: Vec<&str> = status.supported_features.iter().map(|feature| feature.name).collect();
+    assert!(told.is_sorted() && told.len() <= 64, "as the definition of GatewayClass wants it: {}", told.len());
+    let page = include_str!("../../../../docs/features.md");
+    let mut proven: Vec<&str> = page
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.strip_prefix("| ")?.split('|').map(str::trim).collect();
+            let at_gateways = matches!(cells.get(1), Some(&"yes" | &"ingress only"));
+            (at_gateways && !cells[0].starts_with("Mesh")).then_some(cells[0])
+        })
+        .collect();
+    proven.sort_unstable();
+    assert_eq!(told, proven, "the page of features and the status say the same");
 }
 
 #[test]
