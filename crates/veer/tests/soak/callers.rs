@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use veer_load::{Answer, Client, Protocol, Request};
 
 use crate::ledger::{Book, filler, sum};

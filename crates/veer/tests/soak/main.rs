@@ -19,8 +19,9 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use veer_testkit::eventually_async;
 
 use callers::{By, Missed};
@@ -38,7 +39,7 @@ const MISSED: f64 = 0.02;
 async fn faults_by_chance_leave_nothing_behind() {
     let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let length = Duration::from_secs(setting("VEER_SOAK_SECONDS").unwrap_or(60));
-    let seed = setting("VEER_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let seed = setting("VEER_SOAK_SEED").unwrap_or_else(|| veer_net::rng().u64(..1 << 32));
     println!("VEER_SOAK_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut world = World::start().await.expect("the world starts");
