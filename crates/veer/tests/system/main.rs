@@ -8,6 +8,7 @@ mod edge;
 mod explain;
 mod fleet_folder;
 mod foreign;
+mod front;
 mod identity;
 mod ingress;
 mod interop;
