@@ -11,6 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("veer-http", &[]),
     ("veer-load", &[]),
     ("veer-shop", &["veer-core", "veer-load"]),
+    // Tests only: a foreign stack.
+    ("veer-interop", &[]),
     ("veer-testkit", &["veer-load", "veer-telemetry"]),
     ("veer-bench", &["veer-balance", "veer-core", "veer-load", "veer-testkit"]),
     // Tests only.

@@ -9,11 +9,11 @@ use veer_testkit::{Fleet, FleetSpec, eventually};
 
 use crate::support::{SOON, fleet, foreign, listening, output, python, service};
 
-/// A stack of gRPC: its interpreter, and what its programs end with.
+/// A stack of gRPC: what its server and its client are started with, before their arguments.
 struct Stack {
     name: &'static str,
-    interpreter: String,
-    extension: &'static str,
+    server: Vec<String>,
+    client: Vec<String>,
 }
 
 /// Where a call begins, and whose name it bears.
@@ -37,18 +37,17 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/interop.
 const BEGIN: &str = "<!-- matrix: written by the test -->\n";
 const END: &str = "<!-- end of the matrix -->";
 
-fn stacks() -> [Stack; 2] {
-    let node = "node".to_owned();
+fn stacks() -> [Stack; 3] {
+    let script = |interpreter: &str, file: &str| vec![interpreter.to_owned(), foreign(&format!("interop/{file}"))];
+    let python = python();
+    let tonic = Path::new(env!("CARGO_BIN_EXE_veer")).with_file_name("veer-interop");
+    assert!(tonic.exists(), "{} is missing: `cargo build -p veer-interop` makes it", tonic.display());
+    let tonic = |role: &str| vec![tonic.display().to_string(), role.to_owned()];
     [
-        Stack { name: "grpcio", interpreter: python(), extension: "py" },
-        Stack { name: "grpc-js", interpreter: node, extension: "js" },
+        Stack { name: "grpcio", server: script(&python, "server.py"), client: script(&python, "client.py") },
+        Stack { name: "grpc-js", server: script("node", "server.js"), client: script("node", "client.js") },
+        Stack { name: "tonic", server: tonic("server"), client: tonic("client") },
     ]
-}
-
-impl Stack {
-    fn program(&self, role: &str) -> String {
-        foreign(&format!("interop/{role}.{}", self.extension))
-    }
 }
 
 /// The name of a stack's service in a cluster.
@@ -69,10 +68,9 @@ spec:
   serviceAccount: {name}
   ports: [{{ name: main, port: 8080, appPort: 9080, appProtocol: grpc }}]
   run:
-    command: [\"{}\", \"{}\", \"$(VEER_ADDRESS):9080\"]
+    command: {:?}
 ",
-            stack.interpreter,
-            stack.program("server")
+            [&stack.server[..], &["$(VEER_ADDRESS):9080".to_owned()]].concat()
         );
         spec = spec.manifest(&format!("{cluster}/{name}.yaml"), &service(&name, 80, "grpc"));
         spec = spec.manifest(&format!("{cluster}/{name}-1.yaml"), &workload);
@@ -110,7 +108,7 @@ fn run(fleet: &Fleet, client: &Stack, server: &Stack, last: u8, way: &Way) -> Ve
     let target = format!("{address}:{}", way.at.1);
     let authority = format!("{}.shop", name(server, way.cluster));
     let mut command = Command::new("timeout");
-    command.args(["120", &client.interpreter, &client.program("client"), &target, &authority]);
+    command.arg("120").args(&client.client).args([&target, &authority]);
     let lines = output(&mut command);
     lines.lines().filter_map(|line| line.split_once(' ')).map(|(case, what)| (case.into(), what.into())).collect()
 }
