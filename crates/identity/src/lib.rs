@@ -26,6 +26,7 @@ pub mod join;
 mod leaf;
 mod public;
 mod resume;
+mod signatures;
 pub mod svid;
 mod tickets;
 mod tls;
