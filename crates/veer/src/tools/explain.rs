@@ -87,6 +87,8 @@ pub struct Explained {
 pub struct Written {
     /// Kind and name, as they stand in the explanation.
     pub what: String,
+    /// Whose manifests hold it.
+    pub cluster: String,
     /// `file:line`.
     pub at: String,
 }
@@ -328,7 +330,8 @@ fn written(clusters: &[Cluster], own: &Cluster, explanation: &Explanation) -> Ve
         let object =
             cluster.objects.iter().find(|object| format!("{} {}", object.kind.name(), object.name()) == what)?;
         let at = object.locate(path);
-        Some(Written { what: what.to_owned(), at: format!("{}:{}", at.file, at.line) })
+        let cluster = cluster.config.name.to_string();
+        Some(Written { what: what.to_owned(), cluster, at: format!("{}:{}", at.file, at.line) })
     };
     let mut all = Vec::new();
     if let Some(rule) = &explanation.rule {

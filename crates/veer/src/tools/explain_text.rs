@@ -46,9 +46,10 @@ fn line(out: &mut String, head: &str, text: &str) {
     let _ = writeln!(out, "{head:<10}{text}");
 }
 
-fn at(told: &Explained, what: &str) -> String {
-    let places: Vec<_> = told.written.iter().filter(|written| written.what == what).map(|w| w.at.as_str()).collect();
-    if places.is_empty() { String::new() } else { format!("  {}", places.join(", ")) }
+/// Where a cluster's manifests say it.
+fn at(told: &Explained, cluster: &str, what: &str) -> String {
+    let place = told.written.iter().find(|written| written.what == what && written.cluster == cluster);
+    place.map_or(String::new(), |written| format!("  {}", written.at))
 }
 
 fn rule(out: &mut String, told: &Explained) {
@@ -62,7 +63,14 @@ fn rule(out: &mut String, told: &Explained) {
     let name = rule.name.as_ref().map_or_else(|| format!("rule {}", rule.index), |name| format!("rule {name}"));
     let owner = rule.owner.as_ref().map_or(String::new(), |owner| format!(", came with the export of {owner}"));
     let callers = rule.callers.as_ref().map_or(String::new(), |callers| format!(", for callers of {callers} alone"));
-    line(out, "rule", &format!("{what} {name}{owner}{callers}{}", at(told, &what)));
+    line(
+        out,
+        "rule",
+        &format!(
+            "{what} {name}{owner}{callers}{}",
+            at(told, rule.owner.as_ref().map_or(told.cluster.as_str(), |owner| owner.as_str()), &what)
+        ),
+    );
     let when = if rule.matches.is_empty() { "always".to_owned() } else { rule.matches.join(" or ") };
     line(out, "  when", &when);
     rule.filters.iter().for_each(|filter| line(out, "  does", filter));
@@ -90,7 +98,7 @@ fn to(out: &mut String, told: &Explained, backend: &ActingBackend) {
     match &backend.policy_by[..] {
         [] if backend.policy.is_empty() => {}
         [] => line(out, "  policy", "nobody wrote one: defaults"),
-        by => by.iter().for_each(|by| line(out, "  policy", &format!("{by}{}", at(told, by)))),
+        by => by.iter().for_each(|by| line(out, "  policy", &format!("{by}{}", at(told, &told.cluster, by)))),
     }
     backend.policy.iter().for_each(|says| line(out, "", &format!("  {says}")));
     if let Some(copy) = &backend.led_to {
@@ -107,8 +115,10 @@ fn serving(out: &mut String, told: &Explained, cluster: &ServingCluster) {
         let zone = if copy.zone.is_empty() { String::new() } else { format!(" zone {}", copy.zone) };
         let admits = copy.admits.as_ref().map_or(String::new(), |admission| {
             let style = if admission.admitted { Style::new() } else { BAD };
-            let place =
-                admission.policy.as_ref().map_or(String::new(), |p| at(told, &format!("AuthorizationPolicy {p}")));
+            let place = admission
+                .policy
+                .as_ref()
+                .map_or(String::new(), |p| at(told, cluster.cluster.as_str(), &format!("AuthorizationPolicy {p}")));
             format!("; {style}{}{style:#}{place}", admission.why)
         });
         let text =

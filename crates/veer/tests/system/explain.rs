@@ -151,3 +151,15 @@ fn what_is_wrong_is_told_with_how_to_mend_it() {
     let (told, reaches) = explain(folder.path(), &["--from", "west/shop/web-1", "--to", "http://catalog/../x%2"]);
     assert!(!reaches && told["answer"]["status"] == 400, "{told}");
 }
+
+#[test]
+fn each_copy_is_told_with_the_policy_of_its_own_cluster() {
+    let folder = example(&[]);
+    let flags = ["--from", "edge/shop/web-1", "--to", "http://price/shop.v1.Price/Quote", "-X", "POST"];
+    let told = text(folder.path(), &flags);
+    for (copy, own, other) in [("127.1.0.31", "west/", "east/"), ("127.2.0.31", "east/", "west/")] {
+        let line = told.lines().find(|line| line.contains(copy)).unwrap_or_else(|| panic!("no {copy} in {told}"));
+        let (own, other) = (format!("{own}authorization.yaml"), format!("{other}authorization.yaml"));
+        assert!(line.contains(&own) && !line.contains(&other), "{line}");
+    }
+}
