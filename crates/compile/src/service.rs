@@ -47,7 +47,8 @@ pub(crate) fn service(
     let own = own_copies(view, name, shape, &mut compiled.faults);
     let peers: Vec<(&ClusterName, &ClusterEndpoints)> =
         view.imports(name).map(|(c, import)| (c, &import.endpoints)).collect();
-    let tls = if shape.local.is_some() { backend_tls(view, name) } else { Vec::new() };
+    let tls =
+        if shape.local.is_some() { backend_tls(view, name).into_iter().map(Arc::new).collect() } else { Vec::new() };
     let service_policy = policy(view, TargetKind::Service, name);
     let import_policy = policy(view, TargetKind::ServiceImport, name).or_else(|| service_policy.clone());
 
@@ -107,7 +108,13 @@ pub(crate) struct Own {
 }
 
 impl Compiled {
-    fn add(&mut self, service: Service, clusters: Vec<ClusterEndpoints>, policy: TrafficPolicy, tls: Vec<BackendTls>) {
+    fn add(
+        &mut self,
+        service: Service,
+        clusters: Vec<ClusterEndpoints>,
+        policy: TrafficPolicy,
+        tls: Vec<Arc<BackendTls>>,
+    ) {
         let host = service.host.clone();
         let endpoints = Endpoints { host: host.clone(), policy, clusters, tls };
         self.services.insert(host.clone(), Arc::new(service));

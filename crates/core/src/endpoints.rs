@@ -23,7 +23,7 @@ pub struct Endpoints {
     pub clusters: Vec<ClusterEndpoints>,
     /// TLS toward those of them that are not in the mesh, by port of the service; other ports are spoken to in clear text.
     #[serde(default)]
-    pub tls: Vec<BackendTls>,
+    pub tls: Vec<Arc<BackendTls>>,
 }
 
 impl Resource for Endpoints {

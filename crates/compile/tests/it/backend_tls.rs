@@ -25,7 +25,7 @@ fn policy(name: &str, second: u8, target: &str, validation: &str) -> String {
 const CA: &str = "caCertificateRefs: [{group: \"\", kind: ConfigMap, name: ca}]";
 
 fn tls(meaning: &Meaning) -> Vec<BackendTls> {
-    meaning.endpoints["cart.shop.svc.cluster.local"].tls.clone()
+    meaning.endpoints["cart.shop.svc.cluster.local"].tls.iter().map(|tls| (**tls).clone()).collect()
 }
 
 /// `Type=Reason` of each ancestor, with its name.

@@ -129,7 +129,7 @@ impl Backend {
             return None;
         }
         let endpoints = self.endpoints.borrow();
-        endpoints.tls.iter().find(|tls| tls.service_port == service_port).cloned().map(Arc::new)
+        endpoints.tls.iter().find(|tls| tls.service_port == service_port).cloned()
     }
 
     /// The connections to a target for a service port.

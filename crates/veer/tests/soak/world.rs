@@ -15,8 +15,10 @@ use crate::ledger::{Book, Copy, Mood};
 
 /// Where each cluster's clock stands, in its own view of the file system (`/etc/netns/NAME/…` is laid over `/etc/…` there).
 const CLOCK: &str = "veer-soak-clock";
-/// Debian's libfaketime.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// Debian's libfaketime, for this processor.
+fn faketime() -> PathBuf {
+    PathBuf::from(format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH))
+}
 
 /// Clusters with copies, and one without.
 pub const REGIONS: [&str; 2] = ["west", "east"];
@@ -42,11 +44,12 @@ impl World {
     /// # Errors
     /// When something does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        ensure!(Path::new(FAKETIME).exists(), "{FAKETIME} is missing: `scripts/test tools` installs faketime");
+        let faketime = faketime();
+        ensure!(faketime.exists(), "{} is missing: `scripts/test tools` installs faketime", faketime.display());
         let disk = Disk::new()?;
         let wire = Wire::new()?;
         let mut spec = FleetSpec::new_in(env!("CARGO_BIN_EXE_veer"), &disk.folder)?
-            .environment("LD_PRELOAD", FAKETIME)
+            .environment("LD_PRELOAD", faketime.display().to_string())
             .environment("FAKETIME_TIMESTAMP_FILE", format!("/etc/{CLOCK}"))
             .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .environment("FAKETIME_CACHE_DURATION", "1");

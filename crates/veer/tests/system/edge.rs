@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use veer_testkit::{Fleet, eventually};
 
-use crate::support::{Answer, SOON, fleet, foreign, output, python, service, tool_json, workload};
+use crate::support::{
+    Answer, SOON, answered, ask_gateway, fleet, foreign, output, python, service, tool_json, workload,
+};
 
 /// Address of the Gateway within its cluster's network.
 const GATEWAY: u8 = 60;
@@ -70,22 +72,7 @@ impl Keys<'_> {
 
 /// Asks the Gateway as shop.example.com.
 fn ask(fleet: &Fleet, scheme: &str, port: u16, path: &str, more: &[&str]) -> Answer {
-    let resolve = format!("shop.example.com:{port}:{}", fleet.address("west", GATEWAY));
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "-i", "-m", "10", "-w", "\n%{http_code}", "--resolve", &resolve]).args(more);
-    let output = curl.arg(format!("{scheme}://shop.example.com:{port}{path}")).output().expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (text, status) = text.rsplit_once('\n').expect("curl prints the status");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-    Answer { status: status.parse().expect("a status"), head: head.to_owned(), body: body.to_owned() }
-}
-
-async fn until(fleet: &Fleet, what: &str, status: u16, asking: impl Fn() -> Answer) {
-    eventually(&format!("{what} (logs in {})", fleet.folder().display()), SOON, || {
-        let answer = asking();
-        if answer.status == status { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
+    ask_gateway(fleet, GATEWAY, (scheme, "shop.example.com", port, path), more)
 }
 
 #[tokio::test]
@@ -152,7 +139,7 @@ spec:
         let more = who.map_or(vec!["--cacert".to_owned(), trusted.clone()], |who| shows(who).to_vec());
         ask(&fleet, "https", port, "/", &more.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    until(&fleet, "a client of the authority is served", 200, || asked(STRICT, Some("ada"))).await;
+    answered(&fleet, "a client of the authority is served", 200, || asked(STRICT, Some("ada"))).await;
     assert_eq!(asked(STRICT, Some("eve")).status, 0, "another authority's client");
     assert_eq!(asked(STRICT, None).status, 0, "no certificate");
     for who in [Some("ada"), Some("eve"), None] {
@@ -162,11 +149,11 @@ spec:
     // The authority is replaced, then lost: who was let in before is not let in any more, then nobody is.
     let other = keys.config_map("foreign").replace("name: foreign", "name: clients");
     fleet.write("west/clients.yaml", &other).expect("written");
-    until(&fleet, "clients of the new authority are served", 200, || asked(STRICT, Some("eve"))).await;
+    answered(&fleet, "clients of the new authority are served", 200, || asked(STRICT, Some("eve"))).await;
     assert_eq!(asked(STRICT, Some("ada")).status, 0);
     fleet.write("west/clients.yaml", &other.replace("ca.crt:", "other:")).expect("written");
-    until(&fleet, "nobody is served", 0, || asked(STRICT, Some("eve"))).await;
-    until(&fleet, "nobody is served by the fallback either", 0, || asked(LAX, None)).await;
+    answered(&fleet, "nobody is served", 0, || asked(STRICT, Some("eve"))).await;
+    answered(&fleet, "nobody is served by the fallback either", 0, || asked(LAX, None)).await;
 }
 
 /// An HTTPS server outside of the mesh, for as long as it is held.
@@ -257,7 +244,7 @@ spec:
         .expect("the fleet starts");
 
     let asked = || ask(&fleet, "http", 10080, "/a", &[]);
-    until(&fleet, "the backend answers over TLS", 200, asked).await;
+    answered(&fleet, "the backend answers over TLS", 200, asked).await;
     let seen = asked().json();
     assert_eq!((&seen["path"], &seen["sni"]), (&"/a".into(), &"backend.example.com".into()), "{seen}");
     assert_eq!(seen["client"][0], "own", "the Gateway's certificate was shown: {seen}");
@@ -276,13 +263,13 @@ spec:
         (by("gone", named), "no authority"),
     ] {
         fleet.write("west/policy.yaml", &closed).expect("written");
-        until(&fleet, what, 503, asked).await;
+        answered(&fleet, what, 503, asked).await;
         let by_uri = by(
             "backends",
             "hostname: any.example.com, subjectAltNames: [{ type: URI, uri: \"spiffe://elsewhere.example/backend\" }]",
         );
         fleet.write("west/policy.yaml", &by_uri).expect("written");
-        until(&fleet, "the backend has the URI", 200, asked).await;
+        answered(&fleet, "the backend has the URI", 200, asked).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use veer_testkit::{Fleet, eventually};
 
-use crate::support::{SOON, fleet, foreign, output, python, service, workload};
+use crate::support::{SOON, ask_gateway, fleet, foreign, output, python, service, workload};
 
 /// The Gateway's address within its cluster's network, and its port.
 const GATEWAY: &str = "127.66.0.60:10080";
@@ -59,22 +59,14 @@ fn call(cases: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
 }
 
-fn curl(arguments: &[&str]) -> (u16, String) {
-    let all = [&["-s", "-i", "-m", "10", "-w", "\n%{http_code}"], arguments].concat();
-    let output = Command::new("curl").args(all).output().expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (text, status) = text.rsplit_once('\n').expect("curl prints the status");
-    (status.parse().expect("a status"), text.to_owned())
-}
-
 #[tokio::test]
 async fn grpc_and_websockets_come_in_by_a_gateway() {
     let fleet = start().await;
     let what = format!("the Gateway leads to all three (logs in {})", fleet.folder().display());
     eventually(&what, SOON, || {
         let who = call(&["canary"])["canary"].clone();
-        let (status, _) = curl(&["-H", "Host: ws.example.com", &format!("http://{GATEWAY}/")]);
-        if who["exception"].is_null() && status == 200 { Ok(()) } else { Err(format!("{who} {status}")) }
+        let page = ask_gateway(&fleet, 60, ("http", "ws.example.com", 10080, "/"), &[]);
+        if who["exception"].is_null() && page.status == 200 { Ok(()) } else { Err(format!("{who} {page:?}")) }
     })
     .await;
 
@@ -101,8 +93,9 @@ async fn grpc_and_websockets_come_in_by_a_gateway() {
     assert_eq!(greeting.trim(), "hello from page-1");
 
     // A Gateway is no way out of the mesh: it opens no tunnels to where a client pleases.
-    let (status, said) = curl(&["-p", "-x", &format!("http://{GATEWAY}"), "http://127.66.0.33:9080/"]);
-    assert_eq!(status, 0, "a tunnel was opened: {said}");
-    let (status, said) = curl(&["-H", "Host: nobody.example.com", &format!("http://{GATEWAY}/")]);
-    assert_eq!(status, 404, "{said}");
+    let proxy = format!("http://{GATEWAY}");
+    let tunnelled = ask_gateway(&fleet, 33, ("http", "127.66.0.33", 9080, "/"), &["-p", "-x", &proxy]);
+    assert_eq!(tunnelled.status, 0, "a tunnel was opened: {tunnelled:?}");
+    let stranger = ask_gateway(&fleet, 60, ("http", "nobody.example.com", 10080, "/"), &[]);
+    assert_eq!(stranger.status, 404, "{stranger:?}");
 }

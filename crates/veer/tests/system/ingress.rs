@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use serde_json::Value;
-use veer_testkit::{Fleet, FleetSpec, eventually};
+use veer_testkit::{Fleet, FleetSpec};
 
-use crate::support::{Answer, SOON, fleet, listening, output, service, tool_json, workload};
+use crate::support::{Answer, answered, ask_gateway, fleet, listening, output, service, tool_json, workload};
 
 /// Address of the Gateway within its cluster's network.
 const GATEWAY: u8 = 60;
@@ -144,23 +144,7 @@ fn spec(west: u8, keys: &std::path::Path) -> FleetSpec {
 
 /// Asks the Gateway as the host.
 fn ask(fleet: &Fleet, scheme: &str, port: u16, host: &str, path: &str, more: &[&str]) -> Answer {
-    let address = fleet.address("west", GATEWAY);
-    let resolve = format!("{host}:{port}:{address}");
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "-i", "-m", "10", "-w", "\n%{http_code}", "--resolve", &resolve]).args(more);
-    let output = curl.arg(format!("{scheme}://{host}:{port}{path}")).output().expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (text, status) = text.rsplit_once('\n').expect("curl prints the status");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-    Answer { status: status.parse().expect("a status"), head: head.to_owned(), body: body.to_owned() }
-}
-
-async fn until(fleet: &Fleet, what: &str, status: u16, asking: impl Fn() -> Answer) {
-    eventually(&format!("{what} (logs in {})", fleet.folder().display()), SOON, || {
-        let answer = asking();
-        if answer.status == status { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
+    ask_gateway(fleet, GATEWAY, (scheme, host, port, path), more)
 }
 
 fn conditions(object: &Value) -> Vec<(&str, &str, &str)> {
@@ -180,7 +164,7 @@ async fn a_gateway_leads_to_services_of_another_cluster() {
         listening(&fleet, "east", copy, 9080).await;
     }
     listening(&fleet, "west", GATEWAY, HTTP).await;
-    until(&fleet, "HTTP leads on", 200, || ask(&fleet, "http", HTTP, "shop.example.com", "/", &[])).await;
+    answered(&fleet, "HTTP leads on", 200, || ask(&fleet, "http", HTTP, "shop.example.com", "/", &[])).await;
 
     // HTTP: who asked, and for what, is told to the backend; a forged word of it is not believed.
     let forged = ["-H", "X-Forwarded-Proto: https", "-H", "X-Forwarded-Host: evil", "-H", "X-Forwarded-For: 10.9.9.9"];
@@ -258,11 +242,11 @@ async fn a_gateway_leads_to_services_of_another_cluster() {
     // Edited while it runs: a listener goes, a certificate is replaced.
     let other = secret(keys.path(), "wild", &["*.example.com"]);
     fleet.write("west/wild.yaml", &other).expect("written");
-    until(&fleet, "the new certificate is shown", 200, || {
+    answered(&fleet, "the new certificate is shown", 200, || {
         ask(&fleet, "https", HTTPS, "other.example.com", "/", &["--cacert", &trusting("wild")])
     })
     .await;
     let without = gateway(&fleet.address("west", GATEWAY)).replace("  - { name: bytes,", "#");
     fleet.write("west/gateway.yaml", &without).expect("written");
-    until(&fleet, "the TCP listener is gone", 0, || ask(&fleet, "http", TCP, "whatever.example", "/", &[])).await;
+    answered(&fleet, "the TCP listener is gone", 0, || ask(&fleet, "http", TCP, "whatever.example", "/", &[])).await;
 }

@@ -159,3 +159,25 @@ pub fn tool_json(fleet: &Fleet, cluster: &str, arguments: &[&str]) -> Result<Val
     let (text, _) = fleet.tool(cluster, &all).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))
 }
+
+/// Asks a Gateway at this address of `west` as a host of its own.
+pub fn ask_gateway(fleet: &Fleet, last: u8, url: (&str, &str, u16, &str), more: &[&str]) -> Answer {
+    let (scheme, host, port, path) = url;
+    let resolve = format!("{host}:{port}:{}", fleet.address("west", last));
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-i", "-m", "10", "-w", "\n%{http_code}", "--resolve", &resolve]).args(more);
+    let output = curl.arg(format!("{scheme}://{host}:{port}{path}")).output().expect("curl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (text, status) = text.rsplit_once('\n').expect("curl prints the status");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    Answer { status: status.parse().expect("a status"), head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Waits until what is asked is answered with this status; 0 is no answer at all.
+pub async fn answered(fleet: &Fleet, what: &str, status: u16, asking: impl Fn() -> Answer) {
+    eventually(&format!("{what} (logs in {})", fleet.folder().display()), SOON, || {
+        let answer = asking();
+        if answer.status == status { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
