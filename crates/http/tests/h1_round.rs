@@ -57,6 +57,17 @@ fn read_answer(text: &[u8], to: Method) -> Result<Option<(ResponseHead, Parsed)>
     Ok(h1::response(text, to, &Limits::default(), &mut head)?.map(|parsed| (head, parsed)))
 }
 
+/// What the other reader is given: it knows no later minor version, which RFC 9110 2.5 has read as HTTP/1.1.
+fn as_current(text: &[u8]) -> Vec<u8> {
+    let mut text = text.to_vec();
+    for at in 8..=text.len() {
+        if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = &mut text[at - 8..at] {
+            *minor = b'1';
+        }
+    }
+    text
+}
+
 fn same_fields(fields: &Fields, others: &[httparse::Header<'_>]) -> Result<(), TestCaseError> {
     let others = others.iter().map(|header| (header.name.to_ascii_lowercase().into_bytes(), header.value.to_vec()));
     // A length that is told again is dropped.
@@ -112,7 +123,8 @@ proptest! {
     fn bent_requests_are_understood_as_another_reader_does(text in bent(&HEADS)) {
         let mut slots = [httparse::EMPTY_HEADER; 100];
         let mut other = httparse::Request::new(&mut slots);
-        let verdict = other.parse(&text);
+        let current = as_current(&text);
+        let verdict = other.parse(&current);
         match (read(&text), verdict) {
             (Ok(Some((head, parsed))), Ok(Status::Complete(length))) => {
                 prop_assert_eq!(parsed.consumed, length);
@@ -134,7 +146,8 @@ proptest! {
     fn bent_responses_are_understood_as_another_reader_does(text in bent(&ANSWERS)) {
         let mut slots = [httparse::EMPTY_HEADER; 100];
         let mut other = httparse::Response::new(&mut slots);
-        let verdict = other.parse(&text);
+        let current = as_current(&text);
+        let verdict = other.parse(&current);
         match (read_answer(&text, Method::Get), verdict) {
             (Ok(Some((head, parsed))), Ok(Status::Complete(length))) => {
                 prop_assert_eq!((parsed.consumed, Some(head.status)), (length, other.code));
