@@ -12,6 +12,7 @@ use crate::pick::{NoEndpoint, Pick};
 use crate::picker::Picker;
 use crate::plan::Plan;
 use crate::service::ServiceBalance;
+use crate::silence::Turn;
 use crate::target::{EndpointKey, Target};
 
 /// Places of a Maglev table: prime, so that each endpoint's steps reach every place. 64 KiB per cluster of a service.
@@ -156,10 +157,20 @@ impl Picker {
         let breaker = &self.plan.set.policy.circuit_breaker;
         if balance.in_flight.fetch_add(1, Relaxed) < balance.concurrency.most(breaker) {
             let limit = breaker.max_requests_per_endpoint;
-            let enters = |target: &Arc<Target>| !exclude.contains(&target.key) && target.stats.enter(limit).is_some();
+            let speaks = |target: &Arc<Target>| match target.stats.silence.turns_away(at) {
+                Turn::Welcome => true,
+                Turn::Away => false,
+                Turn::FoundSilent => {
+                    balance.events.found_silent(&target.key.cluster);
+                    false
+                }
+            };
+            let enters = |target: &Arc<Target>| {
+                !exclude.contains(&target.key) && speaks(target) && target.stats.enter(limit).is_some()
+            };
             if let Some(target) = self.plan.find(hash, enters) {
                 let target = Arc::clone(target);
-                return Ok(Pick { balance, target, started: at, panic: false });
+                return Ok(Pick::new(balance, target, at, false));
             }
         }
         balance.in_flight.fetch_sub(1, Relaxed);

@@ -23,6 +23,7 @@ mod picker;
 mod plan;
 mod service;
 mod share;
+mod silence;
 mod snapshot;
 mod stats;
 mod target;

@@ -64,11 +64,17 @@ pub enum NoEndpointReason {
 pub struct Pick {
     pub(crate) balance: Arc<ServiceBalance>,
     pub(crate) target: Arc<Target>,
-    pub(crate) started: Micros,
-    pub(crate) panic: bool,
+    started: Micros,
+    panic: bool,
 }
 
 impl Pick {
+    /// Of a target that was entered.
+    pub(crate) fn new(balance: Arc<ServiceBalance>, target: Arc<Target>, started: Micros, panic: bool) -> Self {
+        target.stats.silence.asked(started);
+        Self { balance, target, started, panic }
+    }
+
     /// Where to.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
@@ -89,6 +95,11 @@ impl Pick {
         self.panic
     }
 
+    /// The application began to answer; how the try went is reported later.
+    pub fn answered(&self) {
+        self.target.stats.answered(&self.balance.events);
+    }
+
     /// Says how the try went, and how long until the response's head. May be said again when the body breaks later; the pick stays
     /// held. Without a report the endpoint is not judged.
     pub fn report(&self, outcome: Outcome, latency: Duration, now: Instant) {
@@ -103,6 +114,7 @@ impl Pick {
 
 impl Drop for Pick {
     fn drop(&mut self) {
+        self.target.stats.silence.given_up(self.started);
         self.target.stats.in_flight.fetch_sub(1, Relaxed);
         self.balance.in_flight.fetch_sub(1, Relaxed);
     }

@@ -8,10 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
+use crate::clock::Micros;
 use crate::cluster::Standing;
 use crate::pick::{NoEndpoint, NoEndpointReason, Pick};
 use crate::plan::{LanePlan, Plan};
 use crate::service::ServiceBalance;
+use crate::silence::Turn;
+use crate::snapshot::Events;
 use crate::stats::Stats;
 use crate::target::{EndpointKey, Target};
 
@@ -19,6 +22,8 @@ use crate::target::{EndpointKey, Target};
 const STEP: f64 = 65_536.0;
 /// No weight makes a step longer than that of this weight.
 const LEAST_WEIGHT: f64 = 0.001;
+/// So many silent endpoints are stepped over by one request, so that a service of which nobody answers costs no search.
+const MOST_SILENT: u32 = 16;
 
 /// One worker's choice among a service's endpoints.
 ///
@@ -55,6 +60,18 @@ struct Lane {
 struct Met {
     full: bool,
     excluded: bool,
+    silent: bool,
+}
+
+/// What is asked of the lanes.
+#[derive(Debug, Clone, Copy)]
+struct Ask<'a> {
+    exclude: &'a [EndpointKey],
+    /// Requests in flight to one endpoint.
+    limit: u32,
+    at: Micros,
+    /// Whether endpoints that are silent will do.
+    silent_too: bool,
 }
 
 impl Picker {
@@ -83,19 +100,26 @@ impl Picker {
         self.follow_plan(rng);
         let breaker = &self.plan.set.policy.circuit_breaker;
         let limit = breaker.max_requests_per_endpoint;
+        let mut ask = Ask { exclude, limit, at, silent_too: false };
         if self.balance.in_flight.fetch_add(1, Relaxed) >= self.balance.concurrency.most(breaker) {
             self.balance.in_flight.fetch_sub(1, Relaxed);
             return Err(self.nobody(NoEndpointReason::Overflow));
         }
         let mut met = Met::default();
-        let found = match self.choose(exclude, limit, &mut met) {
+        let mut chosen = self.choose(ask, &mut met);
+        if chosen.is_none() && met.silent {
+            // Whoever may answer is better than nobody.
+            ask.silent_too = true;
+            chosen = self.choose(ask, &mut met);
+        }
+        let found = match chosen {
             Some(target) => Ok((target, false)),
             None if met.full => Err(NoEndpointReason::Overflow),
             None if met.excluded => Err(NoEndpointReason::Excluded),
             None => self.in_panic(exclude, limit).map(|target| (target, true)),
         };
         match found {
-            Ok((target, panic)) => Ok(Pick { balance: Arc::clone(&self.balance), target, started: at, panic }),
+            Ok((target, panic)) => Ok(Pick::new(Arc::clone(&self.balance), target, at, panic)),
             Err(reason) => {
                 self.balance.in_flight.fetch_sub(1, Relaxed);
                 Err(self.nobody(reason))
@@ -121,17 +145,17 @@ impl Picker {
             self.balance.in_flight.fetch_sub(1, Relaxed);
             return None;
         }
-        Some(Pick { balance: Arc::clone(&self.balance), target: Arc::clone(target), started: at, panic: false })
+        Some(Pick::new(Arc::clone(&self.balance), Arc::clone(target), at, false))
     }
 
-    fn choose(&mut self, exclude: &[EndpointKey], limit: u32, met: &mut Met) -> Option<Arc<Target>> {
+    fn choose(&mut self, ask: Ask<'_>, met: &mut Met) -> Option<Arc<Target>> {
         self.lanes.iter_mut().for_each(|lane| lane.tried = false);
         let mut first = true;
         while let Some(index) = self.next_lane() {
             let (lane, plan) = (&mut self.lanes[index], &self.plan);
             lane.tried = true;
             let targets = &plan.set.groups[index].targets;
-            if let Some(target) = lane.next(targets, exclude, limit, &mut self.aside, met) {
+            if let Some(target) = lane.next(targets, ask, &mut self.aside, met, &self.balance.events) {
                 // A pick that was not its turn (a retry, a full cluster) is nobody's debt.
                 if first && plan.lanes[index].share > 0.0 {
                     self.lanes.iter_mut().zip(&plan.lanes).for_each(|(lane, plan)| lane.credit += plan.share);
@@ -251,31 +275,46 @@ impl Lane {
     fn next(
         &mut self,
         targets: &[Arc<Target>],
-        exclude: &[EndpointKey],
-        limit: u32,
+        ask: Ask<'_>,
         aside: &mut Vec<Slot>,
         met: &mut Met,
+        events: &Events,
     ) -> Option<Arc<Target>> {
         let mut found = None;
+        let mut silent = 0;
         while let Some(mut top) = self.heap.peek_mut() {
             let Reverse((deadline, index)) = *top;
             let target = &targets[index as usize];
             if !target.stats.is_fit() {
                 // Lost since the plan was made; the next plan brings it back when it is fit.
                 PeekMut::pop(top);
-            } else if exclude.contains(&target.key) {
+            } else if ask.exclude.contains(&target.key) {
                 met.excluded = true;
                 aside.push(PeekMut::pop(top));
             } else {
                 let step = step(&target.stats);
                 let next = Reverse((deadline.saturating_add(step), index));
-                if target.stats.enter(limit).is_some() {
+                // Its turn passes, as if it had been taken: it does not gather turns for later.
+                let turn = if ask.silent_too { Turn::Welcome } else { target.stats.silence.turns_away(ask.at) };
+                if turn != Turn::Welcome {
+                    if turn == Turn::FoundSilent {
+                        events.found_silent(&target.key.cluster);
+                    }
+                    met.silent = true;
+                    PeekMut::pop(top);
+                    aside.push(next);
+                    silent += 1;
+                    if silent == MOST_SILENT {
+                        break;
+                    }
+                    continue;
+                }
+                if target.stats.enter(ask.limit).is_some() {
                     *top = next;
                     self.clock = self.clock.max(deadline);
                     found = Some(Arc::clone(target));
                     break;
                 }
-                // Its turn passes, as if it had been taken: it does not gather turns for later.
                 met.full = true;
                 PeekMut::pop(top);
                 aside.push(next);

@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use veer_core::endpoints::{ClusterEndpoints, Endpoint, EndpointPort, Endpoints, Reach, ServiceToken};
 use veer_core::gateway::{Lease, Path};
+use veer_core::hashing::{ConsistentHash, HashKey, HashTable};
 use veer_core::names::{ClusterName, ObjectName};
 use veer_core::policy::{ClusterWeight, TrafficPolicy};
 
@@ -606,6 +607,97 @@ proptest! {
         let counts = bench.send_many(count * rounds, MS);
         prop_assert!(counts.values().all(|&n| n.abs_diff(rounds) <= 1), "{:?}", counts);
     }
+}
+
+/// Sixty requests a second; what is silent never answers, and callers wait as long as `patience` says.
+fn lost_to(silent: &[&str], copies: usize, time: Duration) -> (Bench, BTreeMap<String, usize>) {
+    let mut bench = Bench::new(&[("here", copies)], TrafficPolicy::default());
+    bench.load(60, Duration::from_secs(5), |_, _| (Success, MS * 5));
+    let counts = bench.load(60, time, |key, _| {
+        if silent.contains(&&*key.workload.name) { (Timeout, Duration::from_secs(6)) } else { (Success, MS * 5) }
+    });
+    (bench, counts)
+}
+
+#[test]
+fn a_silent_endpoint_is_avoided_before_anything_runs_out_of_time() {
+    let (bench, counts) = lost_to(&["here-1"], 3, Duration::from_millis(5900));
+    assert!(counts["here-1"] <= 9, "{counts:?}");
+    assert_eq!(bench.state("here-1"), EndpointState::Silent);
+    assert_eq!(bench.balance.events().silent, 1);
+    let others = [counts["here-0"], counts["here-2"]];
+    assert!(others[0].abs_diff(others[1]) <= 4, "{counts:?}");
+}
+
+#[test]
+fn all_silent_still_serve_in_turn() {
+    let (_, counts) = lost_to(&["here-0", "here-1", "here-2"], 3, Duration::from_secs(5));
+    assert!(counts.values().sum::<usize>() >= 300 && spread(&counts) <= 1.2, "{counts:?}");
+}
+
+#[test]
+fn a_silent_endpoint_that_speaks_again_gets_its_share() {
+    let mut bench = Bench::new(&[("here", 3)], TrafficPolicy::default());
+    let mends = bench.now + Duration::from_secs(7);
+    let silent_from = bench.now + Duration::from_secs(2);
+    let serve = |key: &EndpointKey, now: Instant| {
+        let silent = &*key.workload.name == "here-1" && (silent_from..mends).contains(&now);
+        // A process that was stopped answers everything when it goes on.
+        (Success, if silent { mends - now + MS } else { MS * 5 })
+    };
+    bench.load(60, Duration::from_secs(14), serve);
+    assert_eq!(bench.balance.events().spoke, 1);
+    let _ = bench.load(60, Duration::from_secs(40), serve);
+    let counts = bench.load(60, Duration::from_secs(10), serve);
+    assert!(spread(&counts) <= 1.1, "{counts:?}");
+}
+
+#[test]
+fn a_service_that_takes_seconds_is_slow_and_not_silent() {
+    let mut bench = Bench::new(&[("here", 3)], TrafficPolicy::default());
+    let counts = bench.load(20, Duration::from_secs(60), |_, _| (Success, Duration::from_secs(3)));
+    assert!(spread(&counts) <= 1.1, "{counts:?}");
+    // One that takes half a minute among quick ones is asked less, and is no more silent once it has answered.
+    let mut bench = Bench::new(&[("here", 3)], TrafficPolicy::default());
+    let serve = |key: &EndpointKey, _: Instant| {
+        (Success, if &*key.workload.name == "here-2" { Duration::from_secs(2) } else { MS * 5 })
+    };
+    bench.load(60, Duration::from_secs(10), serve);
+    let counts = bench.load(60, Duration::from_secs(60), serve);
+    assert!(counts["here-2"] >= 30, "{counts:?}");
+    assert_ne!(bench.state("here-2"), EndpointState::Silent);
+}
+
+#[test]
+fn streams_that_last_and_polls_that_wait_are_no_silence_where_others_are_answered() {
+    let mut bench = Bench::new(&[("here", 2)], TrafficPolicy::default());
+    bench.send_many(100, MS * 10);
+    let streams: Vec<Pick> = (0..4).map(|_| bench.pick().unwrap()).collect();
+    streams.iter().for_each(|stream| stream.answered());
+    let polls: Vec<Pick> = (0..4).map(|_| bench.pick().unwrap()).collect();
+    for _ in 0..600 {
+        bench.send(Success, MS * 5);
+        bench.now += MS * 50;
+        assert!(["here-0", "here-1"].iter().all(|name| bench.state(name) == EndpointState::Healthy));
+    }
+    drop((streams, polls));
+}
+
+#[test]
+fn keys_of_a_silent_endpoint_are_led_to_others_until_it_answers() {
+    let hash = ConsistentHash { table: HashTable::Maglev, key: HashKey::Source };
+    let policy = TrafficPolicy { hash: Some(hash.into()), ..TrafficPolicy::default() };
+    let mut bench = Bench::new(&[("here", 3)], policy);
+    bench.send_many(30, MS * 10);
+    bench.now += MS * 200;
+    let pick = |bench: &mut Bench| bench.picker.pick_hashed(7, bench.now, &mut bench.rng, &[]).unwrap();
+    let first = pick(&mut bench);
+    bench.now += MS * 300;
+    let second = pick(&mut bench);
+    assert_ne!(first.key(), second.key());
+    let home = first.key().clone();
+    first.finish(Success, MS * 300, bench.now);
+    assert_eq!(*pick(&mut bench).key(), home);
 }
 
 #[test]

@@ -163,7 +163,10 @@ impl Planner {
                 self.latencies.extend(target.stats.latency());
             }
         }
-        let band = median(&mut self.latencies).map(|median| median * BAND + BAND_EXTRA);
+        let median = median(&mut self.latencies);
+        let band = median.map(|median| median * BAND + BAND_EXTRA);
+        // Latencies are net of the path, silence is not.
+        let path = micros(group.health.rtt()) as f64;
 
         let mut members = Vec::with_capacity(group.targets.len());
         let mut strength = Strength {
@@ -180,6 +183,9 @@ impl Planner {
                 unreachable += u32::from(!stats.is_reachable());
                 continue;
             }
+            // One that is slower than others has its own measure: it is slow, not silent.
+            let usual = median.map(|median| median.max(stats.latency().unwrap_or(0.0)) + path);
+            stats.silence.set_usual(usual);
             let ramp = stats.ramp(now, slow_start);
             let pace = match (band, stats.latency()) {
                 (Some(band), Some(latency)) => (band / latency).clamp(SLOWEST, 1.0),

@@ -110,6 +110,8 @@ impl ServiceBalance {
         let stats = &target.stats;
         if !stats.is_reachable() && stats.unreachable_since.swap(0, Relaxed) != 0 {
             stats.begin_ramp(self.epoch.at(now));
+            // What was asked before went to a process that is gone.
+            stats.answered(&self.events);
             self.events.restored.fetch_add(1, Relaxed);
             self.transition();
         }
@@ -171,6 +173,7 @@ impl ServiceBalance {
             Outcome::Cancelled => {}
             Outcome::Success => {
                 target.health.prove(now);
+                stats.answered(&self.events);
                 stats.consecutive.store(0, Relaxed);
                 stats.window.add(false, at, micros(policy.outlier.interval));
                 stats.observe_latency(net, at);
@@ -178,6 +181,9 @@ impl ServiceBalance {
             }
             Outcome::AppError5xx | Outcome::ProxyError => {
                 target.health.prove(now);
+                if outcome == Outcome::AppError5xx {
+                    stats.answered(&self.events);
+                }
                 if current {
                     self.failed(target, &policy.outlier, at);
                 }

@@ -23,12 +23,20 @@ pub(crate) struct Events {
     pub(crate) spared: AtomicU64,
     pub(crate) unreachable: AtomicU64,
     pub(crate) restored: AtomicU64,
+    pub(crate) silent: AtomicU64,
+    pub(crate) spoke: AtomicU64,
     pub(crate) overflow: AtomicU64,
     pub(crate) panic: AtomicU64,
     by_cluster: Mutex<BTreeMap<ClusterName, LossCounts>>,
 }
 
 impl Events {
+    /// An endpoint of the cluster was found silent.
+    pub(crate) fn found_silent(&self, cluster: &ClusterName) {
+        self.silent.fetch_add(1, Relaxed);
+        self.lost(cluster, |counts| counts.silent += 1);
+    }
+
     /// An endpoint of the cluster was taken out. Rare, hence the lock.
     pub(crate) fn lost(&self, cluster: &ClusterName, count: impl FnOnce(&mut LossCounts)) {
         let mut all = self.by_cluster.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,6 +54,8 @@ pub struct LossCounts {
     pub ratio: u64,
     /// Found unreachable.
     pub unreachable: u64,
+    /// Found silent.
+    pub silent: u64,
 }
 
 /// What happened since the process began to balance the service.
@@ -62,6 +72,10 @@ pub struct EventCounts {
     pub unreachable: u64,
     /// Endpoints reached again.
     pub restored: u64,
+    /// Endpoints found silent.
+    pub silent: u64,
+    /// Silent endpoints that answered again.
+    pub spoke: u64,
     /// Requests refused because the circuit was open.
     pub overflow: u64,
     /// Requests sent to an unfit endpoint for want of a fit one.
@@ -129,7 +143,7 @@ pub struct EndpointSnapshot {
     pub consecutive_failures: u32,
     /// How often it was ejected for failures.
     pub ejections: u64,
-    /// Until it returns from ejection, or since it cannot be reached.
+    /// Until it returns from ejection, or since it cannot be reached or is silent.
     pub for_time: Option<Duration>,
 }
 
@@ -162,6 +176,7 @@ impl ServiceBalance {
                     for_time: match state {
                         EndpointState::Ejected => Some(Duration::from_micros(until.saturating_sub(at))),
                         EndpointState::Unreachable => Some(Duration::from_micros(at.saturating_sub(since))),
+                        EndpointState::Silent => stats.silence.lasts(at).map(Duration::from_micros),
                         _ => None,
                     },
                 }
@@ -187,8 +202,18 @@ impl ServiceBalance {
 
     /// The counters.
     pub fn events(&self) -> EventCounts {
-        let Events { ejected_consecutive, ejected_ratio, spared, unreachable, restored, overflow, panic, .. } =
-            &self.events;
+        let Events {
+            ejected_consecutive,
+            ejected_ratio,
+            spared,
+            unreachable,
+            restored,
+            silent,
+            spoke,
+            overflow,
+            panic,
+            ..
+        } = &self.events;
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         EventCounts {
             ejected_consecutive: read(ejected_consecutive),
@@ -196,6 +221,8 @@ impl ServiceBalance {
             spared: read(spared),
             unreachable: read(unreachable),
             restored: read(restored),
+            silent: read(silent),
+            spoke: read(spoke),
             overflow: read(overflow),
             panic: read(panic),
         }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::{Micros, micros, seconds};
+use crate::silence::Silence;
+use crate::snapshot::Events;
 
 /// First pause before an endpoint that cannot be reached is dialled again; doubles up to [`REDIAL_LONGEST`].
 const REDIAL_FIRST: Duration = Duration::from_millis(250);
@@ -33,6 +35,8 @@ pub enum EndpointState {
     SlowStart,
     /// Failed too often: out for a time.
     Ejected,
+    /// Takes requests and answers none: asked now and then, until it answers.
+    Silent,
     /// Cannot be reached: out until a dial succeeds.
     Unreachable,
     /// Its cluster says that it is to get nothing new.
@@ -47,6 +51,7 @@ pub(crate) struct Stats {
     /// Bits of an `f64`, microseconds; 0.0 before the first answer.
     latency: AtomicU64,
     latency_at: AtomicU64,
+    pub(crate) silence: Silence,
     /// Bits of an `f64`.
     load: AtomicU64,
     load_at: AtomicU64,
@@ -93,6 +98,8 @@ impl Stats {
             EndpointState::Unreachable
         } else if self.is_ejected() {
             EndpointState::Ejected
+        } else if self.silence.is_silent() {
+            EndpointState::Silent
         } else if self.ramp(now, slow_start) < 1.0 {
             EndpointState::SlowStart
         } else {
@@ -127,6 +134,13 @@ impl Stats {
             return 1.0;
         }
         (now.saturating_sub(from) as f64 / slow_start as f64).clamp(RAMP_BEGIN, 1.0)
+    }
+
+    /// The endpoint answers.
+    pub(crate) fn answered(&self, events: &Events) {
+        if self.silence.answered() {
+            events.spoke.fetch_add(1, Relaxed);
+        }
     }
 
     /// Begins a slow start: the endpoint is new or back.

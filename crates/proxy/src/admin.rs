@@ -173,9 +173,12 @@ fn measure(process: &Process, metrics: &Metrics) {
         let snapshot = service.snapshot(now);
         let host = snapshot.host.as_str();
         for (cluster, lost) in &snapshot.losses {
-            for (kind, count) in
-                [("consecutive", lost.consecutive), ("ratio", lost.ratio), ("unreachable", lost.unreachable)]
-            {
+            for (kind, count) in [
+                ("consecutive", lost.consecutive),
+                ("ratio", lost.ratio),
+                ("unreachable", lost.unreachable),
+                ("silent", lost.silent),
+            ] {
                 let counter = metrics.counter(&counters::ENDPOINT_EJECTIONS, &[host, cluster.as_str(), kind]);
                 counter.add(count.saturating_sub(counter.get()));
             }

@@ -184,6 +184,7 @@ fn why_of(copy: &EndpointSnapshot) -> String {
         EndpointState::Healthy => "healthy".to_owned(),
         EndpointState::SlowStart => "slow start: a growing part of its share".to_owned(),
         EndpointState::Ejected => format!("ejected for failures, back in {seconds} s"),
+        EndpointState::Silent => format!("has answered nothing for {seconds} s"),
         EndpointState::Unreachable => format!("cannot be reached for {seconds} s"),
         EndpointState::NotReady => "not ready, its cluster says".to_owned(),
     };

@@ -228,6 +228,8 @@ fn judge(
         .then_some(outcome);
     if pending.is_none() {
         pick.report(outcome, latency, now);
+    } else {
+        pick.answered();
     }
     let hold = Hold { pick: Some(pick), lease: Some(lease), latency, pending, load: None };
     Answer { response, hold, veer_error, edge }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use veer_core::inbound::MESH_PORT;
 
 use crate::failure::Several;
-use crate::harness::app::App;
+use crate::harness::app::{App, answer};
 use crate::harness::{Client, address, run, until};
 
 /// A wire to a mesh port that can be cut: then bytes are taken and never arrive, and connections are accepted (as by a kernel
@@ -96,5 +96,65 @@ fn silence_is_noticed_and_costs_no_get() {
             several.apps[0].count() > before + 5
         })
         .await;
+    });
+}
+
+#[test]
+fn of_three_copies_a_silent_one_costs_a_handful_of_requests() {
+    run(async {
+        let silent = Rc::new(Cell::new(false));
+        let told = Rc::clone(&silent);
+        let hangs = App::new(move |_| {
+            let silent = told.get();
+            async move {
+                if silent {
+                    std::future::pending::<()>().await;
+                }
+                answer("ok")
+            }
+        });
+        let several = Several::new([App::text("ok"), hangs, App::text("ok")]).await;
+        let mut client = Client::http2(several.client.outbound()).await.unwrap();
+        until("all copies are known", async || {
+            client.get("cart", "/").await.unwrap();
+            several.apps.iter().all(|app| app.count() > 10)
+        })
+        .await;
+
+        silent.set(true);
+        several.apps[1].seen.borrow_mut().clear();
+        // Routes set no time: whoever asks the silent copy waits for as long as this test.
+        let (begun, mut asking) = (Instant::now(), tokio::task::JoinSet::new());
+        let mut number = 0;
+        while begun.elapsed() < Duration::from_secs(3) {
+            let outbound = several.client.outbound();
+            asking.spawn_local(async move {
+                let mut client = Client::http1(outbound).await.unwrap();
+                client.get("cart", "/").await.map(|answer| answer.status)
+            });
+            number += 1;
+            tokio::time::sleep_until(begun + Duration::from_millis(10) * number).await;
+        }
+        let mut served = 0;
+        while let Some(done) = asking.try_join_next() {
+            assert_eq!(done.unwrap().unwrap(), StatusCode::OK);
+            served += 1;
+        }
+        let lost = several.apps[1].count();
+        // A few while nobody can know, then one each time that the silence has doubled.
+        assert!(lost <= 20, "{lost} of {number} went to the silent copy");
+        assert!(served + lost + 5 >= number as usize, "{served} of {number} were served, {lost} lost");
+        assert_eq!(several.client.metric("veer_endpoints", &["state=\"silent\""]).await, 1.0);
+        assert_eq!(several.client.metric("veer_endpoint_ejections_total", &["silent"]).await, 1.0);
+
+        // It speaks again, and one who asks now and then finds out.
+        silent.set(false);
+        let before = several.apps[1].count();
+        until("the copy is back", async || {
+            client.get("cart", "/").await.unwrap();
+            several.apps[1].count() > before + 10
+        })
+        .await;
+        assert_eq!(several.client.metric("veer_endpoints", &["state=\"silent\""]).await, 0.0);
     });
 }
