@@ -11,7 +11,7 @@ use veer_resources::{Diagnostic, Kind, KindName, Object, ServiceSpec, WorkloadSp
 use crate::faults;
 use crate::members::{identity, locality, slice_ports, target_ports};
 use crate::memo::Key;
-use crate::service::rate_limits;
+use crate::policies::rate_limits;
 use crate::view::{View, is_system, workload};
 
 /// What comes of one Workload.

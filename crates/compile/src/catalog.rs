@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use veer_core::ObjectName;
-use veer_resources::{Diagnostic, Kind, KindName, Object, ParentRef, PolicyTarget, SERVICE_NAME_LABEL};
+use veer_resources::{Diagnostic, Kind, KindName, Object, ParentRef, SERVICE_NAME_LABEL};
 
 use crate::faults;
 use crate::ingress::{listener_kind, wanted};
 use crate::memo::{Dirty, Key};
-use crate::routes::Parent;
+use crate::policies;
 
 /// What tells an object from all others of its cluster.
 pub(crate) type ObjectKey = (KindName, ObjectName);
@@ -125,8 +125,9 @@ fn listed_under(object: &Object) -> Vec<Key> {
         Kind::UdpRoute(spec) => listener_parents(object, &spec.parent_refs),
         Kind::ReferenceGrant(_) => vec![Key::Grants(namespace())],
         Kind::AuthorizationPolicy(_) => vec![Key::Authorization(namespace())],
-        Kind::TrafficPolicy(spec) => policed(object, std::slice::from_ref(&spec.target_ref)),
-        Kind::BackendTrafficPolicy(spec) => policed(object, &spec.target_refs),
+        Kind::TrafficPolicy(_) | Kind::BackendTrafficPolicy(_) => {
+            policies::targets(object).into_iter().map(|(_, target)| Key::Policies(target)).collect()
+        }
         Kind::BackendTlsPolicy(spec) => {
             let targets = spec.target_refs.iter().filter(|target| target.is_service());
             targets
@@ -145,13 +146,4 @@ fn listener_parents(route: &Object, parents: &[ParentRef]) -> Vec<Key> {
         Some(Key::RoutesOf(listener_kind(parent.listeners()?), name))
     };
     parents.iter().filter_map(key).collect()
-}
-
-/// The services that a policy is for.
-fn policed(object: &Object, targets: &[PolicyTarget]) -> Vec<Key> {
-    let parent = |target: &PolicyTarget| {
-        let name = ObjectName { namespace: Arc::clone(&object.meta.namespace), name: Arc::clone(&target.name) };
-        Some(Key::Policies(Parent { kind: target.target()?, name }))
-    };
-    targets.iter().filter_map(parent).collect()
 }

@@ -26,6 +26,7 @@ use crate::ingress::{Front, class_status, front};
 use crate::links;
 use crate::meaning::{Meaning, Refused};
 use crate::memo::{Changed, Dirty, Key, Memo};
+use crate::policies;
 use crate::routes::{Route, attachments, route};
 use crate::service::{Compiled, service};
 use crate::shape::{Shape, shape};
@@ -48,6 +49,7 @@ pub struct Compiler {
     fronts: Memo<ObjectName, Front>,
     checks: Memo<ObjectKey, Vec<Diagnostic>>,
     tls_policies: Memo<ObjectKey, PolicyVerdict>,
+    policies: Memo<ObjectKey, policies::Verdict>,
     parts: Parts,
     last: Option<Meaning>,
 }
@@ -122,6 +124,8 @@ impl Compiler {
 
         let policies = db.catalog.of_kind(KindName::BackendTlsPolicy).map(|object| object.key());
         self.tls_policies.update(policies, &dirty, |key, reads, _| judge(View { db: &db, reads }, key));
+        let judged = policies::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key());
+        self.policies.update(judged, &dirty, |key, reads, _| policies::judge(View { db: &db, reads }, key));
 
         faults.extend(links.faults);
         let statuses = self.statuses(&db);
@@ -300,6 +304,10 @@ impl Compiler {
             }
             statuses.insert(key.clone(), Status::Policy(PolicyStatus { ancestors }));
         }
+        for (key, verdict) in self.policies.iter() {
+            let ancestors = verdict.ancestors.iter().take(MAX_ANCESTORS).cloned().collect();
+            statuses.insert(key.clone(), Status::Policy(PolicyStatus { ancestors }));
+        }
         let classes = db.catalog.of_kind(KindName::GatewayClass);
         statuses.extend(classes.filter_map(|class| Some((class.key(), class_status(class)?))));
         statuses
@@ -327,6 +335,7 @@ impl Compiler {
         faults.extend(self.callees.iter().flat_map(|(_, callee)| callee.faults.iter().cloned()));
         faults.extend(self.fronts.iter().flat_map(|(_, front)| front.faults.iter().cloned()));
         faults.extend(self.tls_policies.iter().flat_map(|(_, verdict)| verdict.faults.iter().cloned()));
+        faults.extend(self.policies.iter().flat_map(|(_, verdict)| verdict.faults.iter().cloned()));
         faults.extend(self.checks.iter().flat_map(|(_, faults)| faults.iter().cloned()));
         let place = |d: &Diagnostic| (Arc::clone(&d.file), d.line, d.column, d.code, d.reason.clone());
         faults.sort_by_cached_key(place);

@@ -107,5 +107,6 @@ fn http_line(port: &ServicePort, route: &HttpRoute, rule: &HttpRule) -> RouteLin
         line.limits.push(format!("{attempts} retries on {}", codes.join(", ")));
     }
     line.limits.extend(rule.session.as_ref().map(ToString::to_string));
+    line.limits.extend(rule.policy.iter().flat_map(|policy| policy.words()));
     line
 }

@@ -164,19 +164,19 @@ pub(crate) fn policy_target(policy: &Object, at: &str, what: impl Display) -> Di
         "V0360",
         &format!("{at}.name"),
         format!("the policy is for {what}, which does not exist"),
-        "write the name of a service of this namespace",
+        "write the name of a service or route of this namespace",
     )
 }
 
-/// A second policy for one service.
-pub(crate) fn policy_loses(policy: &Object, at: &str, to: &Object) -> Diagnostic {
-    let reason = format!(
-        "{} {} at {} is for the same service and older (or first by name); this one is not used",
-        to.kind.name(),
-        to.name(),
-        to.at
-    );
-    policy.error("V0361", at, reason, "write one policy per service")
+/// A second policy for one target.
+pub(crate) fn policy_loses(policy: &Object, at: &str, reason: &str) -> Diagnostic {
+    policy.error("V0361", at, format!("{reason}; this one is not used"), "write one policy for each target")
+}
+
+/// Something in a policy that means nothing where it is attached.
+pub(crate) fn policy_unfit(policy: &Object, field: &str, reason: &str) -> Diagnostic {
+    let mend = "write it in a policy for the Service, or for its Namespace";
+    policy.error("V0363", &format!("spec.{field}"), reason.to_owned(), mend)
 }
 
 /// An AuthorizationPolicy for nobody.

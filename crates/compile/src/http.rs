@@ -14,6 +14,7 @@ use veer_resources::{
 };
 
 use crate::faults;
+use crate::policies;
 use crate::routes::{backend, backends};
 use crate::view::View;
 
@@ -39,7 +40,9 @@ pub(crate) fn http_rules(
             faults,
         )
     };
-    spec.rules.iter().enumerate().map(rule).collect()
+    let mut rules = spec.rules.iter().enumerate().map(rule).collect();
+    policies::join_route(view, object, &mut rules);
+    rules
 }
 
 /// Rules of a GRPCRoute.
@@ -69,7 +72,9 @@ pub(crate) fn grpc_rules(
             faults,
         )
     };
-    spec.rules.iter().enumerate().map(rule).collect()
+    let mut rules = spec.rules.iter().enumerate().map(rule).collect();
+    policies::join_route(view, object, &mut rules);
+    rules
 }
 
 /// A rule in the making: remembers the first reason why it cannot be served as written.
@@ -121,6 +126,7 @@ impl<'a> Draft<'a> {
             timeouts: Timeouts { request: timeouts.request, backend_request: timeouts.backend_request },
             retry: retry.map(|r| Retry { codes: r.codes.clone(), attempts: r.attempts, backoff: r.backoff }),
             session,
+            policy: None,
         }
     }
 

@@ -40,6 +40,7 @@ mod links;
 mod meaning;
 mod members;
 mod memo;
+mod policies;
 mod ports;
 mod route_status;
 mod routes;

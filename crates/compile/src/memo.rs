@@ -43,8 +43,8 @@ pub(crate) enum Key {
     Grants(Arc<str>),
     /// AuthorizationPolicies of a namespace.
     Authorization(Arc<str>),
-    /// TrafficPolicies for a target.
-    Policies(Parent),
+    /// TrafficPolicies and XBackendTrafficPolicies for a target.
+    Policies(ObjectKey),
     /// BackendTLSPolicies for a Service.
     TlsPolicies(ObjectName),
     /// A Link as far as services depend on it (not its lease).

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use veer_core::backend_tls::BackendTls;
 use veer_core::gateway::GatewayService;
 use veer_core::policy::TrafficPolicy;
-use veer_core::rate::RateLimit;
 use veer_core::route::{Backend, HttpRoute};
 use veer_core::service::ServiceScope;
 use veer_core::{
     ClusterEndpoints, ClusterName, Endpoint, Endpoints, ObjectName, Offer, Reach, Service, ServiceHost, ServicePort,
 };
-use veer_resources::{Diagnostic, Kind, KindName, Object, TargetKind};
+use veer_resources::{Diagnostic, KindName, TargetKind};
 
 use crate::backend_tls::backend_tls;
 use crate::export;
-use crate::links::age;
 use crate::members::members;
-use crate::memo::Key;
+use crate::policies;
 use crate::ports::{ports, with_routes};
-use crate::routes::Parent;
 use crate::shape::{Port, Shape};
 use crate::view::View;
 use crate::world::TokenSealer;
+
+/// What policies for a `clusterset.local` name may be for, beside its namespace.
+const KINDS: [KindName; 2] = [KindName::Service, KindName::ServiceImport];
 
 /// All that comes of one `namespace/name`.
 #[derive(Debug, Default, PartialEq)]
@@ -49,8 +49,6 @@ pub(crate) fn service(
         view.imports(name).map(|(c, import)| (c, &import.endpoints)).collect();
     let tls =
         if shape.local.is_some() { backend_tls(view, name).into_iter().map(Arc::new).collect() } else { Vec::new() };
-    let service_policy = policy(view, TargetKind::Service, name);
-    let import_policy = policy(view, TargetKind::ServiceImport, name).or_else(|| service_policy.clone());
 
     if let (Some(local), Ok(host)) = (&shape.local, ServiceHost::cluster_local(name)) {
         let scope = if local.is_clusterset { ServiceScope::ClusterSet } else { ServiceScope::Cluster };
@@ -63,7 +61,7 @@ pub(crate) fn service(
         };
         let remote = if local.is_clusterset { &peers[..] } else { &[] };
         let copies = clusters(own.as_ref(), remote);
-        compiled.add(service, copies, service_policy.unwrap_or_default(), tls.clone());
+        compiled.add(service, copies, policies::of_service(view, name, &[KindName::Service]), tls.clone());
     }
     if let (Some(set), Ok(host)) = (&shape.set, ServiceHost::clusterset(name)) {
         let ports = clusterset_ports(view, name, shape, &set.ports, &mut compiled.faults);
@@ -74,7 +72,7 @@ pub(crate) fn service(
         let service = Service { host, scope: ServiceScope::ClusterSet, addresses: set.addresses.clone(), ports };
         let counts = shape.exported || shape.local.as_ref().is_some_and(|local| local.is_clusterset);
         let copies = clusters(own.as_ref().filter(|_| counts), &peers);
-        compiled.add(service, copies, import_policy.clone().unwrap_or_default(), tls);
+        compiled.add(service, copies, policies::of_service(view, name, &KINDS), tls);
     }
     for (peer, alias) in &shape.peer_names {
         // Two services may come to one such name, `a-b` of `c` and `a` of `b-c`: the first has it.
@@ -91,7 +89,7 @@ pub(crate) fn service(
             ports = with_routes(ports, &owner_routes(view, &import.routes, peer, Some((name, &host))));
         }
         let service = Service { host, scope: ServiceScope::Peer(peer.clone()), addresses: Vec::new(), ports };
-        let policy = import_policy.clone().unwrap_or_default();
+        let policy = policies::of_peer_name(view, name, alias);
         // Whatever a peer offers is in its mesh.
         compiled.add(service, vec![import.endpoints.clone()], policy, Vec::new());
     }
@@ -152,46 +150,6 @@ fn clusters(own: Option<&Own>, peers: &[(&ClusterName, &ClusterEndpoints)]) -> V
         service_tokens: Vec::new(),
     });
     own.into_iter().chain(peers.iter().map(|(_, endpoints)| (*endpoints).clone())).collect()
-}
-
-/// The policy of a service: Veer's own, and over it what an XBackendTrafficPolicy says. Of several of one kind the older, then the
-/// first by name.
-fn policy(view: View<'_>, kind: TargetKind, name: &ObjectName) -> Option<TrafficPolicy> {
-    let listed = |wanted| {
-        let policies = view.listed(Key::Policies(Parent { kind, name: name.clone() }));
-        policies.filter(|policy| policy.kind.name() == wanted).min_by_key(|policy| age(policy))
-    };
-    let own = listed(KindName::TrafficPolicy);
-    let standard = listed(KindName::BackendTrafficPolicy);
-    let mut policy = None;
-    if let Some((object, Kind::TrafficPolicy(spec))) = own.map(|object| (object, &object.kind)) {
-        let policy: &mut TrafficPolicy = policy.insert(spec.policy());
-        policy.by.push(by(object));
-    }
-    if let Some((object, Kind::BackendTrafficPolicy(spec))) = standard.map(|object| (object, &object.kind)) {
-        let service = format!("{} {name}", crate::routes::kind_name(kind));
-        let policy = policy.get_or_insert_default();
-        spec.apply(&service, policy);
-        policy.by.push(by(object));
-    }
-    policy
-}
-
-/// Limits that the service's own Workloads enforce.
-pub(crate) fn rate_limits(view: View<'_>, name: &ObjectName) -> Vec<RateLimit> {
-    let policies = view.listed(Key::Policies(Parent { kind: TargetKind::Service, name: name.clone() }));
-    let own = policies.filter(|policy| policy.kind.name() == KindName::TrafficPolicy).min_by_key(|policy| age(policy));
-    match own.map(|object| (object, &object.kind)) {
-        Some((object, Kind::TrafficPolicy(spec))) => {
-            spec.rate_limits.iter().map(|limit| limit.limit(&by(object))).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Kind and name of the object that says something.
-fn by(object: &Object) -> Arc<str> {
-    format!("{} {}", object.kind.name(), object.name()).into()
 }
 
 /// Ports of the `clusterset.local` host with their routes: those attached to the ServiceImport; else, when this cluster exports

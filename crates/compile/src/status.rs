@@ -22,7 +22,8 @@ pub enum Status {
 /// `status` of a policy (GEP-713).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PolicyStatus {
-    /// One for each Gateway whose routes lead to what it is for; else the Services that it is for. At most 16.
+    /// Of a BackendTLSPolicy one for each Gateway whose routes lead to what it is for, else the Services that it is for; of other
+    /// policies what they are for. At most 16.
     pub ancestors: Vec<AncestorStatus>,
 }
 
@@ -197,7 +198,7 @@ impl AncestorStatus {
         let ancestor_ref = ParentRefStatus {
             group: kind.group().to_owned(),
             kind: kind.as_str().to_owned(),
-            namespace: Some(name.namespace.to_string()),
+            namespace: Some(name.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
             name: name.name.to_string(),
             section_name: None,
             port: None,

@@ -162,8 +162,16 @@ fn services(published: &Published) -> Vec<ServiceSummary> {
 
 /// Services by a host as a human writes it (`cart.shop` will do); without host those that have routes.
 fn routes(published: &Published, host: Option<&str>) -> Vec<Service> {
-    let has_routes =
-        |service: &Service| service.ports.iter().any(|port| !port.http_routes.is_empty() || port.tcp_route.is_some());
+    let policed = |service: &Service| {
+        let endpoints = published.endpoints.get(service.host.as_str());
+        endpoints.is_some_and(|entry| !entry.value().policy.by.is_empty())
+    };
+    let has_routes = |service: &Service| {
+        policed(service)
+            || service.ports.iter().any(|port| {
+                !port.http_routes.is_empty() || port.tcp_route.is_some() || !port.consumer_tcp_routes.is_empty()
+            })
+    };
     hosts(published)
         .filter(|service| host.map_or_else(|| has_routes(service), |text| is_meant(&service.host, text)))
         .cloned()

@@ -5,7 +5,7 @@
 //! | `GET /live`, `GET /ready`, `GET /metrics` | text |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/services` | list of [`ServiceSummary`] |
-//! | `GET /v1/routes?host=` | list of [`veer_core::Service`]; without host all that have routes |
+//! | `GET /v1/routes?host=` | list of [`veer_core::Service`]; without host all that have routes or a policy |
 //! | `GET /v1/endpoints?host=` | list of [`veer_core::Endpoints`], tokens blanked |
 //! | `GET /v1/proxies` | list of [`ProxyStatus`] |
 //! | `GET /v1/dump` | everything, secrets blanked; for humans, no promise about its form |

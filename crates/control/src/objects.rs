@@ -76,9 +76,10 @@ fn stamp(value: &mut Value, old: Option<&Value>, now: &str) {
     }
 }
 
-/// What an item of a list was before: conditions go by type, listeners by name, parents by what they name.
+/// What an item of a list was before: conditions go by type, listeners by name, parents and ancestors by what
+/// they name.
 fn counterpart<'v>(item: &Value, index: usize, old: &'v [Value]) -> Option<&'v Value> {
-    match ["type", "name", "parentRef"].into_iter().find(|key| item.get(key).is_some()) {
+    match ["type", "name", "parentRef", "ancestorRef"].into_iter().find(|key| item.get(key).is_some()) {
         Some(key) => old.iter().find(|old| old[key] == item[key]),
         None => old.get(index),
     }

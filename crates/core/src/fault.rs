@@ -1,6 +1,7 @@
 //! Faults that are injected on purpose, to learn how callers bear them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct FaultRule {
     pub delay: Option<Duration>,
     /// The request is answered in place of the service, after the delay.
     pub abort: Option<Abort>,
+    /// Who wrote it, such as `TrafficPolicy shop/cart`. Empty: those who wrote the policy that it stands in.
+    pub by: Arc<str>,
 }
 
 /// An answer in place of the service's.

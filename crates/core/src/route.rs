@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::FaultRule;
 use crate::names::{ClusterName, ObjectName, ServiceHost};
 use crate::service::AppProtocol;
 
@@ -70,6 +71,9 @@ pub struct HttpRule {
     /// Requests of one session go to one endpoint.
     #[serde(default)]
     pub session: Option<Arc<SessionPersistence>>,
+    /// What a policy for the route says, in place of the service's policy.
+    #[serde(default)]
+    pub policy: Option<Arc<RulePolicy>>,
 }
 
 impl HttpRule {
@@ -360,6 +364,18 @@ pub struct Timeouts {
     /// One try, to the last byte of its response; behind the head, when it can no more be tried again, the response breaks off.
     #[serde(default)]
     pub backend_request: Option<Duration>,
+}
+
+/// What a policy for a route says; it stands over the same fields of the policy of whatever service a rule leads to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RulePolicy {
+    /// One try, to the response's head, when the rule itself sets nothing. Zero: no limit; `None`: as the service's policy says.
+    pub try_timeout: Option<Duration>,
+    /// Faults injected on purpose; empty: as the service's policy says.
+    pub faults: Vec<FaultRule>,
+    /// Who wrote it, such as `TrafficPolicy shop/canary`.
+    pub by: Arc<str>,
 }
 
 /// What a rule retries (GEP-1731).

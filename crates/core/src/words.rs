@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::policy::TrafficPolicy;
 use crate::route::{
-    Backend, Comparison, Filter, HttpMatch, Mirror, PathMatch, SessionCarrier, SessionPersistence, ValueMatch,
+    Backend, Comparison, Filter, HttpMatch, Mirror, PathMatch, RulePolicy, SessionCarrier, SessionPersistence,
+    ValueMatch,
 };
 
 impl fmt::Display for HttpMatch {
@@ -95,6 +96,18 @@ impl TrafficPolicy {
         all.extend(session.as_ref().map(ToString::to_string));
         all.extend(hash.as_ref().map(ToString::to_string));
         all
+    }
+}
+
+impl RulePolicy {
+    /// What it says, and who wrote it.
+    pub fn words(&self) -> Vec<String> {
+        let by = &self.by;
+        let limit = self.try_timeout.map(|limit| match limit.is_zero() {
+            true => format!("each try without a limit by {by}"),
+            false => format!("each try's head within {limit:?} by {by}"),
+        });
+        limit.into_iter().chain(self.faults.iter().map(|fault| format!("{fault} by {by}"))).collect()
     }
 }
 

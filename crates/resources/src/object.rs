@@ -336,6 +336,8 @@ impl KindName {
                 | KindName::TlsRoute
                 | KindName::TcpRoute
                 | KindName::UdpRoute
+                | KindName::TrafficPolicy
+                | KindName::BackendTrafficPolicy
                 | KindName::BackendTlsPolicy
         )
     }

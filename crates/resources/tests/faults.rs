@@ -374,6 +374,8 @@ fn own_kinds() {
     let gateways = "  gateways: [{name: a, address: 10.0.0.1}]\n";
     let traffic = |rest: &str| own("TrafficPolicy", &format!("  targetRef: {{kind: Service, name: cart}}\n{rest}"));
     for (codes, text) in [
+        ("V0042", traffic("").replace("kind: Service,", "kind: ‸Gateway,")),
+        ("V0042", traffic("").replace("kind: Service, name: cart", "kind: Namespace, name: ‸bank")),
         ("V0015", traffic("  circuitBreaker: {adaptive: {latency: ‸0s}}")),
         ("V0038", traffic("  circuitBreaker: {maxRequests: 2, adaptive: {latency: 1s, minRequests: ‸3}}")),
         ("V0011", traffic("  rateLimits: [‸{per: Caller}]")),
@@ -515,6 +517,17 @@ fn references_that_lead_nowhere() {
             ),
         ),
         ("V0107", with(&own("TrafficPolicy", "  targetRef: {name: ‸crat}").replace(", namespace: shop", ""))),
+        (
+            "V0107",
+            with(&own("TrafficPolicy", "  targetRef: {kind: HTTPRoute, name: ‸none}").replace(", namespace: shop", "")),
+        ),
+        (
+            "V0107 V0114",
+            with(
+                &own("TrafficPolicy", "  targetRef: {kind: HTTPRoute, name: ‸none}\n  slowStart: ‸1s")
+                    .replace(", namespace: shop", ""),
+            ),
+        ),
         (
             "V0108",
             with(

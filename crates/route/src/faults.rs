@@ -69,7 +69,7 @@ mod tests {
 
     fn rule(headers: Vec<ValueMatch>, numerator: u32) -> FaultRule {
         let abort = Some(Abort { status: Some(503), grpc: None });
-        FaultRule { headers, numerator, denominator: 100, delay: None, abort }
+        FaultRule { headers, numerator, denominator: 100, abort, ..FaultRule::default() }
     }
 
     fn fields(all: &[(&'static str, &str)]) -> HeaderMap {

@@ -8,6 +8,7 @@ use veer_http::{Fields, RequestHead};
 
 use crate::backend::Deal;
 use crate::cors::CorsPolicy;
+use crate::faults::Faults;
 use crate::filter::Origin;
 use crate::filters::{Direct, Filters};
 
@@ -30,6 +31,8 @@ pub struct Rule {
     /// By backend; empty when no backend has filters of its own.
     of_backends: Box<[Filters]>,
     deal: Deal,
+    /// Faults of a policy for the route; they stand in place of the service's.
+    pub faults: Option<Faults>,
 }
 
 impl Rule {
@@ -48,6 +51,7 @@ impl Rule {
             callers: route.consumer_namespace.clone(),
             filters,
             of_backends: filtered.map(|backend| Filters::of_backend(&backend.filters)).collect(),
+            faults: spec.policy.as_ref().and_then(|policy| Faults::new(&policy.faults)),
             spec,
             deal: Deal::default(),
         }

@@ -218,7 +218,7 @@ async fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Lint(lint) => return lint.run(),
         Verb::Explain(explain) => return explain.run().await,
         Verb::Routes(OfHost { target, format, host }) => {
-            return tools::look::routes(&target, whole_host(host)?.as_deref(), &format).await;
+            return tools::routes::routes(&target, whole_host(host)?.as_deref(), &format).await;
         }
         Verb::Endpoints(OfHost { target, format, host }) => {
             return tools::look::endpoints(&target, whole_host(host)?.as_deref(), &format).await;

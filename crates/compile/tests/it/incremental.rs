@@ -82,6 +82,14 @@ fn slots() -> Vec<Vec<String>> {
         vec![route("HTTPRoute", "bank/r2", "", "Service", "name: cart, namespace: shop")],
         vec![route("HTTPRoute", "shop/r3", "", "Service", "name: cart-east").replace("name: cart}", "name: pay}")],
         vec![policy.to_owned(), policy.replace("kind: Service", "kind: ServiceImport"), policy.replace("3s", "4s")],
+        vec![
+            policy.replace("name: p,", "name: q,").replace("kind: Service, name: cart", "kind: Namespace, name: shop"),
+            policy.replace("name: p,", "name: q,").replace("kind: Service, name: cart", "kind: HTTPRoute, name: r1"),
+            policy
+                .replace("name: p,", "name: q,")
+                .replace("kind: Service, name: cart", "kind: HTTPRoute, name: r1")
+                .replace("slowStart", "tryTimeout"),
+        ],
         vec![grant.to_owned()],
         vec![authorization.to_owned()],
         vec![namespace.to_owned()],

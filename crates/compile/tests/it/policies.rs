@@ -1,6 +1,9 @@
 //! Policies: whom they are for.
 
+use veer_compile::status::{AncestorStatus, Status, condition};
+use veer_compile::{Meaning, explain_routes};
 use veer_core::inbound::MtlsMode;
+use veer_resources::KindName;
 
 use crate::support::*;
 
@@ -27,6 +30,147 @@ fn a_policy_is_for_its_target_and_the_first_of_two_wins() {
     assert_eq!(codes(&meaning.faults), ["V0361", "V0360"]);
     let meaning = mean(&documents(&[&text, &traffic("i", "ServiceImport", "cart", 9)]), &[]);
     assert_eq!(meaning.endpoints["cart.shop.svc.clusterset.local"].policy.outlier.consecutive_failures, 9);
+}
+
+/// A TrafficPolicy of namespace shop.
+fn policy(name: &str, target: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: veer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  targetRef: {{{target}}}\n{spec}"
+    )
+}
+
+fn http_route(name: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  parentRefs: [{{group: \"\", kind: Service, name: cart}}]\n  rules: [{{backendRefs: [{{name: cart, port: 80}}]}}]"
+    )
+}
+
+/// `kind name: status reason` of each ancestor of a policy.
+fn accepted(meaning: &Meaning, kind: KindName, name: &str) -> Vec<String> {
+    let Status::Policy(status) = &*meaning.statuses[&(kind, object(name))] else { panic!() };
+    let told = |ancestor: &AncestorStatus| {
+        let accepted = condition(&ancestor.conditions, "Accepted").unwrap();
+        let (to, status, reason) = (&ancestor.ancestor_ref, accepted.status, accepted.reason);
+        format!("{} {}: {status} {reason}", to.kind, to.name)
+    };
+    status.ancestors.iter().map(told).collect()
+}
+
+#[test]
+fn field_by_field_the_more_specific_policy_wins() {
+    let namespace = policy(
+        "all",
+        "kind: Namespace, name: shop",
+        "  slowStart: 1s\n  outlier: {consecutiveFailures: 1, failureRatio: 0.1, maxEjection: 8s}\n  tryTimeout: 9s\n  rateLimits: [{requests: 1}]\n  faults: [{delay: 1s}]",
+    );
+    let cart = policy(
+        "cart",
+        "kind: Service, name: cart",
+        "  outlier: {consecutiveFailures: 2, baseEjection: 30s, maxEjection: 40s}\n  tryTimeout: 0s",
+    );
+    let import = policy(
+        "import",
+        "kind: ServiceImport, name: cart",
+        "  outlier: {failureRatio: 0.3, baseEjection: 4s}\n  faults: [{delay: 2s}]",
+    );
+    let more = [service("shop/cart"), service("shop/pay"), service("bank/pay"), workload("shop/cart-1", "cart", 1)];
+    let mut parts = vec![&*namespace, &*cart, &*import];
+    parts.extend(more.iter().map(|text| &**text));
+    let (link, export) = (link("east", 2, ""), export("shop/cart", "*"));
+    parts.extend([&*link, &*export]);
+    let meaning = mean(&documents(&parts), &[]);
+    assert!(meaning.faults.iter().all(|fault| !fault.is_error()), "{:?}", meaning.faults);
+    let of = |host: &str| &meaning.endpoints[host].policy;
+    let by = |host: &str| of(host).by.iter().map(|by| by.to_string()).collect::<Vec<_>>().join(" ");
+
+    let own = of("cart.shop.svc.cluster.local");
+    assert_eq!((own.slow_start.as_secs(), own.outlier.consecutive_failures, own.outlier.failure_ratio), (1, 2, 0.1));
+    assert_eq!((own.outlier.base_ejection.as_secs(), own.try_timeout), (30, None), "zero takes a limit away");
+    assert_eq!(own.faults[0].to_string(), "fault for 1 of 1 requests: delay 1s");
+    assert_eq!(&*own.faults[0].by, "TrafficPolicy shop/all");
+    assert_eq!(by("cart.shop.svc.cluster.local"), "TrafficPolicy shop/all TrafficPolicy shop/cart");
+
+    let set = of("cart.shop.svc.clusterset.local");
+    assert_eq!((set.outlier.consecutive_failures, set.outlier.failure_ratio), (2, 0.3));
+    assert_eq!((set.outlier.base_ejection.as_secs(), &*set.faults[0].by), (4, "TrafficPolicy shop/import"));
+
+    assert_eq!(by("pay.shop.svc.cluster.local"), "TrafficPolicy shop/all", "a default for all services");
+    assert_eq!(by("pay.bank.svc.cluster.local"), "");
+    let limits = &meaning.inbound[&object("shop/cart-1")].ports[0].limits;
+    assert_eq!(&*limits[0].by, "TrafficPolicy shop/all", "the Service's policy says nothing of rates");
+
+    assert_eq!(accepted(&meaning, KindName::TrafficPolicy, "shop/all"), ["Namespace shop: True Accepted"]);
+    assert_eq!(accepted(&meaning, KindName::TrafficPolicy, "shop/import"), ["ServiceImport cart: True Accepted"]);
+}
+
+#[test]
+fn ejections_of_two_policies_fit_together() {
+    let namespace = policy("all", "kind: Namespace, name: shop", "  outlier: {maxEjection: 8s}");
+    let cart = policy("cart", "kind: Service, name: cart", "  outlier: {baseEjection: 30s}");
+    let meaning = mean(&documents(&[&service("shop/cart"), &namespace, &cart]), &[]);
+    let outlier = &meaning.endpoints["cart.shop.svc.cluster.local"].policy.outlier;
+    assert_eq!((outlier.base_ejection.as_secs(), outlier.max_ejection.as_secs()), (8, 8));
+}
+
+#[test]
+fn a_policy_for_a_route_stands_over_that_of_the_service() {
+    let text = documents(&[
+        &service("shop/cart"),
+        &http_route("web"),
+        &policy("cart", "kind: Service, name: cart", "  tryTimeout: 9s"),
+        &policy(
+            "web",
+            "kind: HTTPRoute, name: web",
+            "  tryTimeout: 1s\n  faults: [{percent: 5, abort: {status: 503}}]",
+        ),
+    ]);
+    let meaning = mean(&text, &[]);
+    assert_eq!(meaning.faults.len(), 1, "nobody serves: {:?}", meaning.faults);
+    let lines = explain_routes(&meaning, "cart.shop.svc.cluster.local").unwrap();
+    assert_eq!(
+        lines[0].limits,
+        [
+            "each try's head within 1s by TrafficPolicy shop/web",
+            "fault for 5 of 100 requests: abort with 503 by TrafficPolicy shop/web"
+        ]
+    );
+    assert_eq!(accepted(&meaning, KindName::TrafficPolicy, "shop/web"), ["HTTPRoute web: True Accepted"]);
+}
+
+#[test]
+fn what_means_nothing_at_a_route_fails_closed() {
+    let unfit = policy(
+        "web",
+        "group: gateway.networking.k8s.io, kind: HTTPRoute, name: web",
+        "  slowStart: 1s\n  rateLimits: [{requests: 5}]",
+    );
+    let meaning = mean(&documents(&[&service("shop/cart"), &http_route("web"), &unfit]), &[]);
+    let lines = explain_routes(&meaning, "cart.shop.svc.cluster.local").unwrap();
+    let reason = "slowStart, rateLimits cannot be written for a HTTPRoute; its requests are answered with 500";
+    assert_eq!(lines[0].filters, [format!("answers 500: TrafficPolicy shop/web: {reason}")]);
+    assert!(lines[0].to.is_empty());
+    assert!(codes(&meaning.faults).contains(&"V0363"), "{:?}", meaning.faults);
+    assert_eq!(accepted(&meaning, KindName::TrafficPolicy, "shop/web"), ["HTTPRoute web: False Invalid"]);
+}
+
+#[test]
+fn a_policy_without_its_target_or_its_turn_says_so() {
+    let text = documents(&[
+        &service("shop/cart"),
+        &http_route("web"),
+        &policy("a", "kind: HTTPRoute, name: web", "  tryTimeout: 1s"),
+        &policy("b", "kind: HTTPRoute, name: web", "  tryTimeout: 2s"),
+        &policy("c", "kind: GRPCRoute, name: web", "  tryTimeout: 2s"),
+        &policy("d", "kind: Service, name: none", "  tryTimeout: 2s"),
+    ]);
+    let meaning = mean(&text, &[]);
+    let of = |name: &str| accepted(&meaning, KindName::TrafficPolicy, name);
+    assert_eq!(of("shop/a"), ["HTTPRoute web: True Accepted"]);
+    assert_eq!(of("shop/b"), ["HTTPRoute web: False Conflicted"]);
+    assert_eq!(of("shop/c"), ["GRPCRoute web: False TargetNotFound"]);
+    assert_eq!(of("shop/d"), ["Service none: False TargetNotFound"]);
+    let told: Vec<_> = codes(&meaning.faults).into_iter().filter(|code| code.starts_with("V036")).collect();
+    assert_eq!(told, ["V0361", "V0360", "V0360"]);
 }
 
 #[test]

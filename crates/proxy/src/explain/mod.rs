@@ -135,7 +135,10 @@ async fn sent(
     backend.policy = policy.words();
     let hash = policy.hash.as_ref().and_then(|hash| hash_of(hash, &going.fields, &Source::Workload(knows.workload())));
     backend.led_to = hash.and_then(|hash| balance.endpoint_of(hash)).map(|key| key.workload);
-    if let Some(faults) = Faults::new(&policy.faults) {
+    let of_route = rule.and_then(|rule| rule.policy.as_ref());
+    backend.policy_by.extend(of_route.map(|policy| policy.by.to_string()));
+    let faults = of_route.map(|policy| &policy.faults).filter(|faults| !faults.is_empty()).unwrap_or(&policy.faults);
+    if let Some(faults) = Faults::new(faults) {
         let authority = going.authority().and_then(|authority| std::str::from_utf8(authority).ok());
         backend.policy.extend(faults.possible(authority, &going.fields).map(ToString::to_string));
     }

@@ -36,7 +36,7 @@ pub fn inject<'a>(
     let authority = asked.head.authority().and_then(|authority| std::str::from_utf8(authority).ok());
     let fault = faults.due(authority, &asked.head.fields)?;
     let protocol = asked.protocol;
-    let abort = fault.abort.and_then(|abort| answer(abort, protocol, backend));
+    let abort = fault.abort.and_then(|abort| answer(abort, protocol, &author(fault, backend)));
     if abort.is_none() && fault.delay.is_none() {
         return None;
     }
@@ -65,12 +65,16 @@ pub fn inject<'a>(
 }
 
 fn reason(fault: &FaultRule, backend: &Backend) -> String {
-    format!("injected on purpose by {}: {fault}", backend.policy_by())
+    format!("injected on purpose by {}: {fault}", author(fault, backend))
+}
+
+fn author(fault: &FaultRule, backend: &Backend) -> String {
+    if fault.by.is_empty() { backend.policy_by() } else { fault.by.to_string() }
 }
 
 /// `None` when the abort says nothing for what the caller speaks.
-fn answer(abort: Abort, protocol: Protocol, backend: &Backend) -> Option<Response> {
-    let text = format!("veer: {} a fault was injected on purpose by {}", Flag::FaultInjected, backend.policy_by());
+fn answer(abort: Abort, protocol: Protocol, by: &str) -> Option<Response> {
+    let text = format!("veer: {} a fault was injected on purpose by {by}", Flag::FaultInjected);
     let mut response = if protocol == Protocol::Grpc {
         let code = abort.grpc_status()?;
         reply::grpc(code, &format!("{text} ({})", grpc_name(code).unwrap_or("unknown")))

@@ -117,9 +117,11 @@ async fn forward(
         }
     }
     let acting = rule.as_ref().map(|(rule, _)| &**rule);
-    if let Some(faults) = backend.faults()
-        && let Some(injecting) = faults::inject(worker, &backend, &faults, acting, &asked, exchange)
-    {
+    if let Some(injecting) = {
+        let of_service = backend.faults();
+        let faults = acting.and_then(|rule| rule.faults.as_ref()).or(of_service.as_deref());
+        faults.and_then(|faults| faults::inject(worker, &backend, faults, acting, &asked, exchange))
+    } {
         match injecting.await? {
             Some(response) => return Ok(response),
             None => Later::delayed(&mut later),

@@ -88,10 +88,11 @@ impl Tries {
             (route, caller) => route.or(caller),
         };
         let retry = rule.and_then(|rule| rule.retry.as_ref());
+        let of_route = rule.and_then(|rule| rule.policy.as_ref()).and_then(|policy| policy.try_timeout);
         Self {
             deadline: total.map(|total| now + total),
             tells_deadline: grpc_timeout.is_some(),
-            limit: positive(timeouts.backend_request).or(positive(try_timeout)),
+            limit: positive(timeouts.backend_request).or(positive(of_route.or(try_timeout))),
             exclude: Vec::new(),
             led: Led::default(),
             codes: retry.map(|retry| retry.codes.clone()).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! Faults injected on purpose, and what a spent retry budget answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -7,14 +8,14 @@ use tokio::time::Instant;
 use veer_core::fault::{Abort, FaultRule};
 use veer_core::names::ObjectName;
 use veer_core::policy::RetryBudget;
-use veer_core::route::{Backend, HttpRoute, HttpRule, Retry, RouteKind, Timeouts, ValueMatch};
+use veer_core::route::{Backend, HttpRoute, HttpRule, Retry, RouteKind, RulePolicy, Timeouts, ValueMatch};
 
 use crate::failure::Several;
 use crate::harness::app::{App, answer};
 use crate::harness::{Client, PORT, host, run, until};
 
 fn fault(percent: u32, headers: Vec<ValueMatch>) -> FaultRule {
-    FaultRule { headers, numerator: percent, denominator: 100, delay: None, abort: None }
+    FaultRule { headers, numerator: percent, denominator: 100, delay: None, abort: None, by: Arc::default() }
 }
 
 fn abort(status: Option<u16>, grpc: Option<u8>) -> Option<Abort> {
@@ -122,6 +123,41 @@ fn a_delay_is_waited_told_and_counts_toward_the_time_of_the_request() {
         state(&several, vec![long], Some(route(HttpRule { timeouts, ..HttpRule::default() })));
         until("the time is over before the delay is", async || {
             tokio::time::timeout(Duration::from_secs(5), client.get("cart", "/")).await.unwrap().unwrap().status == 504
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_a_policy_for_the_route_says_stands_over_the_services() {
+    run(async {
+        let slow = App::new(|_| async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            answer("late")
+        });
+        let several = Several::new([slow]).await;
+        let by = || "TrafficPolicy shop/web".into();
+        let faults = vec![FaultRule { abort: abort(Some(418), None), by: by(), ..fault(100, vec![]) }];
+        let policy =
+            |policy: RulePolicy| Some(route(HttpRule { policy: Some(Arc::new(policy)), ..HttpRule::default() }));
+        let of_service = || vec![FaultRule { abort: abort(Some(503), None), ..fault(100, vec![]) }];
+        state(&several, of_service(), policy(RulePolicy { faults, by: by(), ..RulePolicy::default() }));
+        let mut client = Client::http1(several.client.outbound()).await.unwrap();
+        until("the route's fault acts", async || client.get("cart", "/").await.unwrap().status == 418).await;
+        let answer = client.get("cart", "/").await.unwrap();
+        assert_eq!(answer.text(), "veer: FI a fault was injected on purpose by TrafficPolicy shop/web\n");
+
+        let silent = RulePolicy { by: by(), ..RulePolicy::default() };
+        state(&several, of_service(), policy(silent));
+        until("the service's fault acts", async || client.get("cart", "/").await.unwrap().status == 503).await;
+        let answer = client.get("cart", "/").await.unwrap();
+        assert_eq!(answer.text(), "veer: FI a fault was injected on purpose by TrafficPolicy shop/cart\n");
+
+        let short = RulePolicy { try_timeout: Some(Duration::from_millis(50)), by: by(), ..RulePolicy::default() };
+        state(&several, vec![], policy(short));
+        until("the try ends in time", async || {
+            let begun = Instant::now();
+            client.get("cart", "/").await.unwrap().status == 504 && begun.elapsed() < Duration::from_secs(1)
         })
         .await;
     });

@@ -40,8 +40,8 @@ manifest! {
 }
 
 impl FaultSpec {
-    /// The rule as callers act on it.
-    pub fn rule(&self) -> FaultRule {
+    /// The rule as callers act on it; `by` names the policy.
+    pub fn rule(&self, by: &Arc<str>) -> FaultRule {
         let (numerator, denominator) = match (self.percent, &self.fraction) {
             (Some(percent), _) => (percent, 100),
             (None, Some(fraction)) => (fraction.numerator, fraction.denominator),
@@ -52,7 +52,8 @@ impl FaultSpec {
             .as_ref()
             .map(|abort| Abort { status: abort.status, grpc: abort.grpc_status.as_deref().and_then(grpc_code) });
         let headers = self.headers.iter().map(condition).collect();
-        FaultRule { headers, numerator, denominator, delay: self.delay.filter(|delay| !delay.is_zero()), abort }
+        let (delay, by) = (self.delay.filter(|delay| !delay.is_zero()), Arc::clone(by));
+        FaultRule { headers, numerator, denominator, delay, abort, by }
     }
 }
 

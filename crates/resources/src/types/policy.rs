@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use veer_core::ClusterName;
+use veer_core::fault::FaultRule;
 use veer_core::policy::{self, AuthorizationAction};
 
 use crate::decode::manifest;
-use crate::types::{ConsistentHashSpec, FaultSpec, Labels, RateLimitSpec, SessionSpec, TargetKind};
+use crate::object::KindName;
+use crate::types::{ConsistentHashSpec, FaultSpec, GATEWAY_GROUP, Labels, RateLimitSpec, SessionSpec, TargetKind};
 
 manifest! {
-    /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written keeps the
-    /// default there.
+    /// `spec` of a TrafficPolicy, with the fields of [`veer_core::policy::TrafficPolicy`]; what is not written is as a less
+    /// specific policy says, else the default there.
     pub struct TrafficPolicySpec {
-        /// The service it is for.
+        /// What it is for (see [`PolicyTarget::policed`]).
         pub target_ref: PolicyTarget = "targetRef" => required,
         /// See [`veer_core::policy::TrafficPolicy::slow_start`].
         pub slow_start: Option<Duration> = "slowStart",
@@ -38,9 +40,8 @@ manifest! {
 }
 
 impl TrafficPolicySpec {
-    /// The policy, with defaults for what is not written.
-    pub fn policy(&self) -> policy::TrafficPolicy {
-        let mut to = policy::TrafficPolicy::default();
+    /// Puts what is written over what a less specific policy said, or the default; lists as a whole. `by` names the policy.
+    pub fn apply(&self, by: &Arc<str>, to: &mut policy::TrafficPolicy) {
         set(&mut to.slow_start, &self.slow_start);
         set(&mut to.outlier.consecutive_failures, &self.outlier.consecutive_failures);
         set(&mut to.outlier.failure_ratio, &self.outlier.failure_ratio);
@@ -55,7 +56,7 @@ impl TrafficPolicySpec {
             latency: written.latency,
             min_requests: written.min_requests.unwrap_or(4).max(1),
         };
-        to.circuit_breaker.adaptive = self.circuit_breaker.adaptive.as_ref().map(adaptive);
+        replace(&mut to.circuit_breaker.adaptive, self.circuit_breaker.adaptive.as_ref().map(adaptive));
         set(&mut to.retry_budget.ratio, &self.retry_budget.ratio);
         set(&mut to.retry_budget.interval, &self.retry_budget.interval);
         set(&mut to.retry_budget.min_per_second, &self.retry_budget.min_per_second);
@@ -63,11 +64,48 @@ impl TrafficPolicySpec {
         set(&mut to.locality.overprovisioning, &self.locality.overprovisioning);
         set(&mut to.locality.target_utilisation, &self.locality.target_utilisation);
         let weight = |w: &ClusterWeightSpec| policy::ClusterWeight { cluster: w.cluster.clone(), weight: w.weight };
-        to.locality.weights = self.locality.weights.iter().map(weight).collect();
-        to.try_timeout = self.try_timeout.filter(|limit| !limit.is_zero());
-        to.hash = self.consistent_hash.as_ref().and_then(ConsistentHashSpec::policy).map(Arc::new);
-        to.faults = self.faults.iter().map(FaultSpec::rule).collect();
-        to
+        replace_list(&mut to.locality.weights, self.locality.weights.iter().map(weight).collect());
+        if let Some(limit) = self.try_timeout {
+            to.try_timeout = (!limit.is_zero()).then_some(limit);
+        }
+        replace(&mut to.hash, self.consistent_hash.as_ref().and_then(ConsistentHashSpec::policy).map(Arc::new));
+        replace_list(&mut to.faults, self.faults(by));
+        // What is right in each of two policies may not fit together.
+        to.outlier.base_ejection = to.outlier.base_ejection.min(to.outlier.max_ejection);
+        if let Some(adaptive) = &mut to.circuit_breaker.adaptive {
+            adaptive.min_requests = adaptive.min_requests.min(to.circuit_breaker.max_requests);
+        }
+    }
+
+    /// The faults that it injects.
+    pub fn faults(&self, by: &Arc<str>) -> Vec<FaultRule> {
+        self.faults.iter().map(|fault| fault.rule(by)).collect()
+    }
+
+    /// Fields that are written and mean nothing at a route: they are about the service as a whole, and whoever serves it.
+    pub fn unfit_for_routes(&self) -> Vec<&'static str> {
+        let written = [
+            ("slowStart", self.slow_start.is_some()),
+            ("outlier", self.outlier != OutlierSpec::default()),
+            ("circuitBreaker", self.circuit_breaker != CircuitBreakerSpec::default()),
+            ("retryBudget", self.retry_budget != RetryBudgetSpec::default()),
+            ("locality", self.locality != LocalitySpec::default()),
+            ("consistentHash", self.consistent_hash.is_some()),
+            ("rateLimits", !self.rate_limits.is_empty()),
+        ];
+        written.into_iter().filter(|(_, written)| *written).map(|(field, _)| field).collect()
+    }
+}
+
+fn replace<T>(to: &mut Option<T>, written: Option<T>) {
+    if written.is_some() {
+        *to = written;
+    }
+}
+
+fn replace_list<T>(to: &mut Vec<T>, written: Vec<T>) {
+    if !written.is_empty() {
+        *to = written;
     }
 }
 
@@ -147,11 +185,11 @@ impl BackendTrafficPolicySpec {
 }
 
 manifest! {
-    /// The Service or ServiceImport that a policy is for, in the policy's own namespace.
+    /// What a policy is for, in the policy's own namespace.
     pub struct PolicyTarget {
         /// API group; may be left out.
         pub group: Option<Arc<str>> = "group",
-        /// `Service` or `ServiceImport`.
+        /// `Service` or `ServiceImport`; of a TrafficPolicy also `Namespace`, `HTTPRoute` or `GRPCRoute`.
         pub kind: Arc<str> = "kind" => or("Service".into()),
         /// Name.
         pub name: Arc<str> = "name" => required,
@@ -160,7 +198,17 @@ manifest! {
 }
 
 impl PolicyTarget {
-    /// Which kind it names; `None` was reported as an error.
+    /// What a TrafficPolicy is for; `None` was reported as an error.
+    pub fn policed(&self) -> Option<KindName> {
+        match (self.group.as_deref(), &*self.kind) {
+            (None | Some("" | "core"), "Namespace") => Some(KindName::Namespace),
+            (None | Some(GATEWAY_GROUP), "HTTPRoute") => Some(KindName::HttpRoute),
+            (None | Some(GATEWAY_GROUP), "GRPCRoute") => Some(KindName::GrpcRoute),
+            _ => self.target().map(TargetKind::kind_name),
+        }
+    }
+
+    /// Which kind of service it names, if any.
     pub fn target(&self) -> Option<TargetKind> {
         match (self.group.as_deref(), &*self.kind) {
             (None, "Service") => Some(TargetKind::Service),

@@ -7,6 +7,7 @@ use veer_core::names::stable_hash;
 use veer_core::route::{SessionCarrier, SessionPersistence};
 
 use crate::decode::{manifest, open_enum};
+use crate::object::KindName;
 
 /// API group of the Gateway API; the default group of a parent.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -69,6 +70,14 @@ impl TargetKind {
             ("" | "core", "Service") => Some(TargetKind::Service),
             (MCS_GROUP, "ServiceImport") => Some(TargetKind::ServiceImport),
             _ => None,
+        }
+    }
+
+    /// The kind by its name.
+    pub fn kind_name(self) -> KindName {
+        match self {
+            TargetKind::Service => KindName::Service,
+            TargetKind::ServiceImport => KindName::ServiceImport,
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::ReferenceGrant(spec) => route::grant(&mut check, spec),
         Kind::Workload(spec) => own::workload(&mut check, spec),
         Kind::Link(spec) => own::link(&mut check, spec),
-        Kind::TrafficPolicy(spec) => own::traffic(&mut check, spec),
+        Kind::TrafficPolicy(spec) => own::traffic(&mut check, &object.meta, spec),
         Kind::BackendTrafficPolicy(spec) => own::backend_traffic(&mut check, spec),
         Kind::BackendTlsPolicy(spec) => backend_tls::policy(&mut check, spec),
         Kind::AuthorizationPolicy(spec) => own::authorization(&mut check, spec),

@@ -8,6 +8,7 @@ use veer_core::{SpiffeId, TrustDomain};
 
 use super::{Check, grammar, labels, route};
 use crate::node::clip;
+use crate::object::KindName;
 use crate::types::*;
 
 /// Ports that a workload's proxy listens on: outbound, mutual TLS, admin.
@@ -130,10 +131,20 @@ pub(super) fn backend_traffic(check: &mut Check<'_>, spec: &BackendTrafficPolicy
     }
 }
 
-pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
-    if spec.target_ref.target().is_none() {
-        let reason = format!("{:?} cannot have a TrafficPolicy", clip(&spec.target_ref.kind));
-        check.error("V0042", "spec.targetRef.kind", &reason, "write kind: Service or kind: ServiceImport");
+pub(super) fn traffic(check: &mut Check<'_>, meta: &ObjectMeta, spec: &TrafficPolicySpec) {
+    let target = &spec.target_ref;
+    match target.policed() {
+        None => {
+            let reason = format!("{:?} cannot have a TrafficPolicy", clip(&target.kind));
+            let mend = "write kind: Service, ServiceImport, Namespace, HTTPRoute or GRPCRoute";
+            check.error("V0042", "spec.targetRef.kind", &reason, mend);
+        }
+        Some(KindName::Namespace) if target.name != meta.namespace => {
+            let reason = format!("{:?} is another namespace than the policy's own", clip(&target.name));
+            let mend = format!("write {}, or put the policy into that namespace", meta.namespace);
+            check.error("V0042", "spec.targetRef.name", &reason, &mend);
+        }
+        Some(_) => {}
     }
     let (outlier, budget, locality) = (&spec.outlier, &spec.retry_budget, &spec.locality);
     for (path, share) in [
@@ -161,8 +172,9 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
             check.error("V0015", path, "cannot be zero", "write a duration like 5s");
         }
     }
-    let policy = spec.policy();
-    if policy.outlier.base_ejection > policy.outlier.max_ejection {
+    let default = veer_core::policy::TrafficPolicy::default();
+    let base = outlier.base_ejection.unwrap_or(default.outlier.base_ejection);
+    if base > outlier.max_ejection.unwrap_or(default.outlier.max_ejection) {
         let path =
             if outlier.base_ejection.is_some() { "spec.outlier.baseEjection" } else { "spec.outlier.maxEjection" };
         check.error(
@@ -180,7 +192,8 @@ pub(super) fn traffic(check: &mut Check<'_>, spec: &TrafficPolicySpec) {
         if adaptive.latency.is_zero() {
             check.error("V0015", &format!("{at}.latency"), "cannot be zero", "write a duration like 100ms");
         }
-        if spec.policy().circuit_breaker.max_requests < adaptive.min_requests.unwrap_or(4) {
+        let most = spec.circuit_breaker.max_requests.unwrap_or(default.circuit_breaker.max_requests);
+        if most < adaptive.min_requests.unwrap_or(4) {
             let reason = "is more than maxRequests";
             check.error("V0038", &format!("{at}.minRequests"), reason, "make minRequests at most maxRequests");
         }

@@ -69,7 +69,7 @@ pub fn check_set(objects: &[Object]) -> Vec<Diagnostic> {
                 let rules = spec.rules.iter().map(|rule| rule.backend_refs.as_slice());
                 index.route(object, &spec.parent_refs, rules, &mut out);
             }
-            Kind::TrafficPolicy(spec) => index.traffic(object, "spec.targetRef", &spec.target_ref, &mut out),
+            Kind::TrafficPolicy(spec) => index.policy(object, spec, &mut out),
             Kind::BackendTrafficPolicy(spec) => {
                 for (at, target) in spec.target_refs.iter().enumerate() {
                     index.traffic(object, &format!("spec.targetRefs[{at}]"), target, &mut out);
@@ -93,6 +93,8 @@ struct Index<'a> {
     workloads: HashMap<Arc<str>, Vec<(&'a Object, &'a WorkloadSpec)>>,
     labelled: HashMap<(&'a str, &'a str, &'a str), Vec<(&'a Object, &'a WorkloadSpec)>>,
     grants: Vec<(&'a Object, &'a ReferenceGrantSpec)>,
+    /// HTTPRoutes and GRPCRoutes.
+    routes: HashSet<(KindName, ObjectName)>,
     has_links: bool,
 }
 
@@ -105,6 +107,7 @@ impl<'a> Index<'a> {
             workloads: HashMap::new(),
             labelled: HashMap::new(),
             grants: Vec::new(),
+            routes: HashSet::new(),
             has_links: false,
         };
         for object in objects {
@@ -124,6 +127,7 @@ impl<'a> Index<'a> {
                     }
                 }
                 Kind::ReferenceGrant(spec) => index.grants.push((object, spec)),
+                Kind::HttpRoute(_) | Kind::GrpcRoute(_) => drop(index.routes.insert(object.key())),
                 Kind::Link(_) => index.has_links = true,
                 _ => {}
             }
@@ -308,6 +312,28 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// A TrafficPolicy, which may be for more than services.
+    fn policy(&self, object: &Object, spec: &TrafficPolicySpec, out: &mut Vec<Diagnostic>) {
+        let Some(kind @ (KindName::HttpRoute | KindName::GrpcRoute)) = spec.target_ref.policed() else {
+            return self.traffic(object, "spec.targetRef", &spec.target_ref, out);
+        };
+        let name = name_in(object, None, &spec.target_ref.name);
+        if !self.routes.contains(&(kind, name.clone())) {
+            let reason = format!("there is no {kind} {name}; the policy acts on nothing");
+            out.push(object.warning(
+                "V0107",
+                "spec.targetRef.name",
+                reason,
+                "write the name of a route of its namespace",
+            ));
+        }
+        for field in spec.unfit_for_routes() {
+            let reason = format!("means nothing at a {kind}; every request for the route is answered with 500");
+            let mend = "write it in a policy for the Service, or for its Namespace";
+            out.push(object.error("V0114", &format!("spec.{field}"), reason, mend));
+        }
+    }
+
     fn authorization(&self, object: &Object, spec: &AuthorizationPolicySpec, out: &mut Vec<Diagnostic>) {
         let Some(selector) = &spec.selector else { return };
         let workloads = self.workloads.get(&object.meta.namespace);
@@ -355,7 +381,7 @@ fn shared_targets(objects: &[Object], out: &mut Vec<Diagnostic>) {
     let mut taken: HashMap<_, &Object> = HashMap::new();
     for object in objects {
         let Kind::TrafficPolicy(spec) = &object.kind else { continue };
-        let target = (spec.target_ref.target(), name_in(object, None, &spec.target_ref.name));
+        let target = (spec.target_ref.policed(), name_in(object, None, &spec.target_ref.name));
         if let Some(other) = taken.insert(target, object) {
             let reason = format!("the TrafficPolicy {} has the same target; the first by name counts", other.name());
             out.push(object.warning("V0110", "spec.targetRef.name", reason, "put both into one"));

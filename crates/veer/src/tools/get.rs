@@ -102,6 +102,11 @@ fn table(objects: &[(&str, &Value)]) -> String {
                 state(&listener["conditions"]),
             );
         }
+        for ancestor in status["ancestors"].as_array().into_iter().flatten() {
+            let reference = &ancestor["ancestorRef"];
+            let of = format!("{} {}", text(&reference["kind"]), text(&reference["name"]));
+            row(of, String::new(), state(&ancestor["conditions"]));
+        }
         for parent in status["parents"].as_array().into_iter().flatten() {
             let reference = &parent["parentRef"];
             let section = reference["sectionName"].as_str().map(|name| format!("/{name}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `veer status`, `veer routes`, `veer endpoints`: what the control planes know.
+//! `veer status`, `veer endpoints`: what the control planes know.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use veer_control::api::{Fault, Status};
 use veer_control::lease::PeerState;
-use veer_core::route::Backend;
-use veer_core::{Endpoints, Service};
+use veer_core::Endpoints;
 
 use super::{Asked, Format, Target};
 use crate::api;
@@ -148,71 +147,6 @@ fn state(state: PeerState) -> &'static str {
         PeerState::Silent => "silent",
         PeerState::Gone => "gone",
     }
-}
-
-/// `veer routes`: the rules in force, and who wrote them.
-///
-/// # Errors
-/// When the fleet was never started.
-pub async fn routes(target: &Target, host: Option<&str>, format: &Format) -> anyhow::Result<bool> {
-    let path = host.map_or("/v1/routes".to_owned(), |host| format!("/v1/routes?host={host}"));
-    let answers = ask_all::<Vec<Service>>(target, &path).await?;
-    let found = answers.iter().any(|a| a.answer.as_ref().is_some_and(|services| !services.is_empty()));
-    format.print(&answers, |answers| {
-        let mut rows = Table::new(&["cluster", "service", "port", "route", "when", "to"]);
-        for Answer { cluster, answer, error } in answers {
-            if let Some(error) = error {
-                rows.row([cluster.clone(), format!("no answer: {error}")]);
-            }
-            answer.iter().flatten().for_each(|service| route_rows(&mut rows, cluster, service));
-        }
-        if rows.is_empty() {
-            return "no routes: every request goes to the service that it names\n".to_owned();
-        }
-        rows.to_string()
-    })?;
-    Ok(found || host.is_none())
-}
-
-fn route_rows(rows: &mut Table, cluster: &str, service: &Service) {
-    for port in &service.ports {
-        let head = || [cluster.to_owned(), service.host.to_string(), port.port.to_string()];
-        let mut add = |route: String, when: String, to: String| rows.row(head().into_iter().chain([route, when, to]));
-        for route in &port.http_routes {
-            for rule in &route.rules {
-                let when: Vec<_> = rule.matches.iter().map(ToString::to_string).collect();
-                let when = if when.is_empty() { "always".to_owned() } else { when.join(" or ") };
-                let mut to: Vec<String> = rule.filters.iter().map(ToString::to_string).collect();
-                to.extend(backends(&rule.backends));
-                if let Some(limit) = rule.timeouts.request {
-                    to.push(format!("within {limit:?}"));
-                }
-                to.extend(rule.session.as_ref().map(ToString::to_string));
-                if let Some(retry) = &rule.retry {
-                    to.push(format!("retry {:?} × {}", retry.codes, retry.attempts.unwrap_or(2)));
-                }
-                add(route.name.to_string(), when, to.join("; "));
-            }
-        }
-        if let Some(route) = &port.tcp_route {
-            add(route.name.to_string(), "every connection".to_owned(), backends(&route.backends).unwrap_or_default());
-        }
-        if port.http_routes.is_empty() && port.tcp_route.is_none() {
-            add("none".to_owned(), "always".to_owned(), "the service itself".to_owned());
-        }
-    }
-}
-
-fn backends(backends: &[Backend]) -> Option<String> {
-    let total: u32 = backends.iter().map(|backend| backend.weight).sum();
-    let part = |backend: &Backend| {
-        let share = f64::from(backend.weight) * 100.0 / f64::from(total.max(1));
-        let wrong = backend.invalid.as_ref().map_or(String::new(), |why| format!(" (500: {why})"));
-        let filters: Vec<_> = backend.filters.iter().map(ToString::to_string).collect();
-        let filters = if filters.is_empty() { String::new() } else { format!(" {{{}}}", filters.join("; ")) };
-        format!("{share:.0} % {}:{}{wrong}{filters}", backend.host, backend.port)
-    };
-    (!backends.is_empty()).then(|| backends.iter().map(part).collect::<Vec<_>>().join(", "))
 }
 
 /// `veer endpoints`: who can serve.

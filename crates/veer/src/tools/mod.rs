@@ -9,6 +9,7 @@ pub mod identity;
 pub mod lint;
 pub mod load;
 pub mod look;
+pub mod routes;
 pub mod stat;
 
 use std::net::SocketAddr;

@@ -111,6 +111,38 @@ fn rule_backends_limits_and_policies_are_told_with_their_places() {
     assert!(shown.contains("90 % of requests") && shown.contains("route.yaml:13"), "{shown}");
 }
 
+const MORE: &str = "apiVersion: veer.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: defaults, namespace: shop }
+spec:
+  targetRef: { kind: Namespace, name: shop }
+  outlier: { consecutiveFailures: 3 }
+  circuitBreaker: { maxRequestsPerEndpoint: 9 }
+---
+apiVersion: veer.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: canary, namespace: shop }
+spec:
+  targetRef: { kind: HTTPRoute, name: canary }
+  faults:
+  - { headers: [{ name: x-test, value: a }], percent: 20, abort: { status: 500 } }
+";
+
+#[test]
+fn policies_of_namespace_service_and_route_are_merged_and_told() {
+    let folder = example(&[("west/route.yaml", ROUTE), ("west/policy.yaml", POLICY), ("west/more.yaml", MORE)]);
+    let (told, _) =
+        explain(folder.path(), &["--from", "west/shop/web-1", "--to", "http://catalog/items", "-H", "x-test: a"]);
+    let by = &told["backends"][0]["policyBy"];
+    let wanted = ["TrafficPolicy shop/defaults", "TrafficPolicy shop/chaos", "TrafficPolicy shop/canary"];
+    assert_eq!(*by, serde_json::json!(wanted));
+    assert!(places(&told).contains(&"TrafficPolicy shop/canary more.yaml:12".to_owned()), "{:?}", places(&told));
+    let policy = told["backends"][0]["policy"].to_string();
+    assert!(policy.contains("at most 7 requests in flight to one copy"), "the Service's stands over: {policy}");
+    assert!(policy.contains("after 3 failures in a row"), "the namespace's is the default: {policy}");
+    assert!(policy.contains("fault for 20 of 100") && !policy.contains("fault for 10 of"), "the route's: {policy}");
+}
+
 const DENY: &str = "apiVersion: veer.dev/v1alpha1
 kind: AuthorizationPolicy
 metadata: { name: read-only, namespace: shop }
