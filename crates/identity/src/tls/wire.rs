@@ -110,7 +110,10 @@ impl Wire {
         loop {
             match self.look(direct.as_deref_mut()) {
                 Ok(Look::Data) => return Poll::Ready(Ok(true)),
-                Ok(Look::Closed) => return Poll::Ready(Ok(false)),
+                Ok(Look::Closed) => {
+                    self.send_what_waits(io, cx);
+                    return Poll::Ready(Ok(false));
+                }
                 Ok(Look::Short) => {}
                 Err(error) => return Poll::Ready(Err(self.fail(io, cx, error))),
             }
@@ -119,13 +122,18 @@ impl Wire {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // Whoever waits for an answer has said all there is to say. What fails here fails the next write too.
-                    if !self.writer_waits {
-                        let _ = self.poll_send(io, cx);
-                    }
+                    self.send_what_waits(io, cx);
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Whoever waits for an answer has said all there is to say; and a peer that came for the handshake alone, and has closed, still takes
+    /// its ticket. What fails here fails the next write too.
+    fn send_what_waits<S: AsyncWrite + Unpin>(&mut self, io: &mut S, cx: &mut Context<'_>) {
+        if !self.writer_waits {
+            let _ = self.poll_send(io, cx);
         }
     }
 

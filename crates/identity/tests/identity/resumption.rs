@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::{AlertDescription, HandshakeKind};
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use veer_core::SpiffeId;
 use veer_identity::ca::DEFAULT_TTL;
 use veer_identity::{Ca, ClientAuth, HandshakeError, Identity, VerifyError, clock};
@@ -57,6 +57,32 @@ async fn who_comes_again_is_resumed() {
     assert_eq!(meet(&client, &server).await, Full);
     for _ in 0..5 {
         assert_eq!(meet(&client, &server).await, Resumed);
+    }
+}
+
+/// A check of health does that: nothing is said, and the client has closed before the server has seen it come.
+#[tokio::test]
+async fn who_came_for_the_handshake_alone_has_its_ticket_too() {
+    let west = ca("west");
+    let (client, server) = pair(&west);
+    for expected in [Full, Resumed, Resumed] {
+        let id = [web("west")];
+        let (near, far) = duplex(64 * 1024);
+        let sni = sni();
+        let tls = client.client_config(ALPN).toward(([127, 0, 0, 1], 1).into());
+        let client = async {
+            let (mut near, _) = veer_identity::connect(near, tls, &sni, &id).await.unwrap();
+            near.shutdown().await.unwrap();
+            // The server just ends.
+            assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+            near.get_ref().1.handshake_kind()
+        };
+        let server = async {
+            let (mut far, _) =
+                veer_identity::accept(far, server.server_config(ALPN, ClientAuth::Workloads)).await.unwrap();
+            assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
+        };
+        assert_eq!(tokio::join!(client, server).0, Some(expected));
     }
 }
 
