@@ -8,10 +8,12 @@ use std::sync::Arc;
 use veer_core::endpoints::ServiceToken;
 use veer_core::names::SYSTEM_NAMESPACE;
 use veer_core::offer::OfferPort;
-use veer_core::route::HttpRoute;
+use veer_core::route::{HttpRoute, TcpRoute};
+use veer_core::written::Written;
 use veer_core::{ClusterEndpoints, ClusterName, Endpoint, Offer, Reach, ServiceHost, SpiffeId, TrustDomain};
 
 use crate::links::Peer;
+use crate::said;
 
 /// An offer after its Link consented.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,17 @@ pub(crate) struct Import {
     pub endpoints: ClusterEndpoints,
     /// The owner's routes; their backends are yet to be checked against what else the peer offers.
     pub routes: Vec<HttpRoute>,
+    /// The owner's TCPRoutes, likewise.
+    pub tcp_routes: Vec<TcpRoute>,
+    /// The owner's policies for the service.
+    pub policy: Written,
+}
+
+impl Import {
+    /// Whether the owner sent any route.
+    pub fn has_routes(&self) -> bool {
+        !(self.routes.is_empty() && self.tcp_routes.is_empty())
+    }
 }
 
 /// What one peer may make us hold for one service.
@@ -27,6 +40,8 @@ const MAX_ENDPOINTS: usize = 10_000;
 const MAX_PORTS: usize = 64;
 const MAX_ROUTES: usize = 64;
 const MAX_RULES: usize = 256;
+const MAX_FAULTS: usize = 64;
+const MAX_AUTHORS: usize = 8;
 
 /// Takes what the Link provides for.
 ///
@@ -48,6 +63,11 @@ pub(crate) fn admit(own: &TrustDomain, name: &ClusterName, peer: &Peer, offer: &
         ("tokens", offer.service_tokens.len(), MAX_PORTS),
         ("routes", offer.http_routes.len(), MAX_ROUTES),
         ("rules of routes", rules, MAX_RULES),
+        ("TCPRoutes", offer.tcp_routes.len(), MAX_ROUTES),
+        ("backends of TCPRoutes", offer.tcp_routes.iter().map(|route| route.backends.len()).sum(), MAX_RULES),
+        ("faults", said::faults(offer), MAX_FAULTS),
+        ("limits", offer.policy.limits.as_ref().map_or(0, Vec::len), MAX_FAULTS),
+        ("authors", offer.policy.by.len(), MAX_AUTHORS),
     ] {
         if count > most {
             return Err(format!("{count} {what} are more than the {most} that are taken"));
@@ -70,12 +90,19 @@ pub(crate) fn admit(own: &TrustDomain, name: &ClusterName, peer: &Peer, offer: &
     let mut ports: Vec<OfferPort> = offer.ports.iter().filter(|port| port.port != 0).cloned().collect();
     ports.sort_by_key(|port| port.port);
     ports.dedup_by_key(|port| port.port);
-    let owned = |route: &HttpRoute| HttpRoute { owner: Some(name.clone()), ..route.clone() };
+    let owned = |route: &HttpRoute| {
+        let mut route = HttpRoute { owner: Some(name.clone()), ..route.clone() };
+        said::bound_route(name, &mut route);
+        route
+    };
+    let tcp = |route: &TcpRoute| TcpRoute { owner: Some(name.clone()), ..route.clone() };
     Ok(Import {
         ports,
         endpoints: ClusterEndpoints { cluster: name.clone(), reach: peer.reach, endpoints, service_tokens },
         // A consumer route is its writer's business at home.
         routes: offer.http_routes.iter().filter(|route| route.consumer_namespace.is_none()).map(owned).collect(),
+        tcp_routes: offer.tcp_routes.iter().filter(|route| route.consumer_namespace.is_none()).map(tcp).collect(),
+        policy: said::bounded(name, &offer.policy),
     })
 }
 

@@ -70,7 +70,10 @@ fn tcp_line(port: &ServicePort, route: &TcpRoute) -> RouteLine {
         port,
         callers,
         route.backends.iter().map(ToString::to_string).collect(),
-        Some(format!("TCPRoute {}", route.name)),
+        Some(match &route.owner {
+            Some(owner) => format!("TCPRoute {} of {owner}", route.name),
+            None => format!("TCPRoute {}", route.name),
+        }),
     )
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use veer_core::endpoints::ServiceToken;
 use veer_core::gateway::GatewayService;
 use veer_core::offer::OfferPort;
-use veer_core::route::{Backend, HttpRoute};
+use veer_core::route::{Backend, HttpRoute, TcpRoute};
 use veer_core::{ClusterName, Endpoint, ObjectName, Offer, ServiceHost, ServicePort, SpiffeId};
 use veer_resources::KindName;
 
 use crate::faults;
 use crate::memo::Key;
+use crate::policies;
 use crate::service::{Compiled, Own};
 use crate::shape::Shape;
 use crate::view::View;
@@ -48,6 +49,7 @@ pub(crate) fn offers(
     });
     let port = |p: &crate::shape::Port| OfferPort { port: p.port, name: p.name.clone(), protocol: p.protocol };
     let ports: Vec<OfferPort> = local.ports.iter().map(port).collect();
+    let policy = policies::of_owner(view, name);
     let offer = |peer: &ClusterName| {
         view.reads.note(Key::Epoch(peer.clone()));
         let offer = Offer {
@@ -56,6 +58,8 @@ pub(crate) fn offers(
             endpoints: meshed.iter().map(|endpoint| sealed(sealer, peer, endpoint)).collect(),
             service_tokens: id.map(|id| service_tokens(sealer, peer, id, &ports, &meshed)).unwrap_or_default(),
             http_routes: routes(view, peer, clusterset),
+            tcp_routes: tcp_routes(view, peer, clusterset),
+            policy: policy.clone(),
         };
         (peer.clone(), Arc::new(offer))
     };
@@ -101,23 +105,33 @@ fn routes(view: View<'_>, peer: &ClusterName, ports: &[ServicePort]) -> Vec<Http
         let own = port.http_routes.iter().filter(|r| r.consumer_namespace.is_none() && r.owner.is_none());
         for route in own {
             let mut route = HttpRoute { parent_port: Some(port.port), ..route.clone() };
-            let mut judge = |backend: &mut Backend| {
-                let object = backend.host.object();
-                let shape = object.as_ref().and_then(|object| view.shape(object));
-                match (&object, shape) {
-                    (Some(object), Some(shape)) if shape.audience.contains(peer) => {
-                        backend.host = ServiceHost::clusterset(object).unwrap_or_else(|_| backend.host.clone());
-                    }
-                    _ => {
-                        backend
-                            .invalid
-                            .get_or_insert_with(|| format!("{} is not offered to {peer}", backend.host).into());
-                    }
-                }
-            };
-            route.rules.iter_mut().for_each(|rule| rule.each_backend(&mut judge));
+            route.rules.iter_mut().for_each(|rule| rule.each_backend(&mut |backend| judge(view, peer, backend)));
             routes.push(route);
         }
     }
     routes
+}
+
+fn tcp_routes(view: View<'_>, peer: &ClusterName, ports: &[ServicePort]) -> Vec<TcpRoute> {
+    let own = ports.iter().filter_map(|port| Some((port, port.tcp_route.as_ref().filter(|r| r.owner.is_none())?)));
+    let offered = |(port, route): (&ServicePort, &TcpRoute)| {
+        let mut route = TcpRoute { parent_port: Some(port.port), ..route.clone() };
+        route.backends.iter_mut().for_each(|backend| judge(view, peer, backend));
+        route
+    };
+    own.map(offered).collect()
+}
+
+/// A backend that the peer is not offered is none for it.
+fn judge(view: View<'_>, peer: &ClusterName, backend: &mut Backend) {
+    let object = backend.host.object();
+    let shape = object.as_ref().and_then(|object| view.shape(object));
+    match (&object, shape) {
+        (Some(object), Some(shape)) if shape.audience.contains(peer) => {
+            backend.host = ServiceHost::clusterset(object).unwrap_or_else(|_| backend.host.clone());
+        }
+        _ => {
+            backend.invalid.get_or_insert_with(|| format!("{} is not offered to {peer}", backend.host).into());
+        }
+    }
 }

@@ -44,6 +44,7 @@ mod policies;
 mod ports;
 mod route_status;
 mod routes;
+mod said;
 mod service;
 mod shape;
 pub mod status;

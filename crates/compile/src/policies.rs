@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use veer_core::ObjectName;
 use veer_core::policy::TrafficPolicy;
 use veer_core::rate::RateLimit;
 use veer_core::route::{Filter, HttpRule, RulePolicy};
+use veer_core::written::Written;
+use veer_core::{ClusterName, ObjectName};
 use veer_resources::{Diagnostic, Kind, KindName, Object, PolicyTarget, TrafficPolicySpec};
 
 use crate::catalog::ObjectKey;
@@ -31,45 +32,65 @@ pub(crate) struct Verdict {
     pub faults: Vec<Diagnostic>,
 }
 
-/// The policy of a service: what its namespace's says, and over it what those for these kinds say, the more specific last.
-pub(crate) fn of_service(view: View<'_>, name: &ObjectName, kinds: &[KindName]) -> TrafficPolicy {
-    merged(view, name, kinds.iter().map(|kind| (*kind, name.clone())))
+/// The policy of a service: what this cluster's policies for its namespace and for these kinds say, within what its owners in other
+/// clusters say. `own`: this cluster's copies are among those behind the name, so that it is one of the owners.
+pub(crate) fn of_service(
+    view: View<'_>,
+    name: &ObjectName,
+    kinds: &[KindName],
+    own: bool,
+    peers: &[&ClusterName],
+) -> TrafficPolicy {
+    let word = merged(view, name, kinds.iter().map(|kind| (*kind, name.clone())));
+    let mut owners = peers.iter().filter_map(|peer| view.import(name, peer)).map(|import| import.policy.clone());
+    if peers.is_empty() {
+        return word.policy();
+    }
+    // Its own word stands for this cluster already.
+    let own = own.then(|| Written { by: Vec::new(), ..of_owner(view, name) });
+    let owners: Vec<Written> = own.into_iter().chain(&mut owners).collect();
+    word.within(Written::joint(owners)).policy()
 }
 
-/// The policy of a per-cluster name: that of the service, and over it what is written for this name.
-pub(crate) fn of_peer_name(view: View<'_>, name: &ObjectName, alias: &ObjectName) -> TrafficPolicy {
+/// The policy of a per-cluster name: that of the service, and over it what is written for this name, within the peer's.
+pub(crate) fn of_peer_name(view: View<'_>, name: &ObjectName, alias: &ObjectName, peer: &ClusterName) -> TrafficPolicy {
     let both = [KindName::Service, KindName::ServiceImport];
     let targets = both.map(|kind| (kind, name.clone())).into_iter().chain(both.map(|kind| (kind, alias.clone())));
-    merged(view, name, targets)
+    let owner = view.import(name, peer).map(|import| import.policy.clone());
+    // What this cluster's own Workloads enforce says nothing of the peer's.
+    let word = Written { limits: None, ..merged(view, name, targets) };
+    word.within(owner.unwrap_or_default()).policy()
 }
 
-fn merged(view: View<'_>, name: &ObjectName, targets: impl Iterator<Item = ObjectKey> + Clone) -> TrafficPolicy {
-    let mut policy = TrafficPolicy::default();
+/// What this cluster says of a Service that it exports.
+pub(crate) fn of_owner(view: View<'_>, name: &ObjectName) -> Written {
+    merged(view, name, [(KindName::Service, name.clone())].into_iter()).for_consumers()
+}
+
+fn merged(view: View<'_>, name: &ObjectName, targets: impl Iterator<Item = ObjectKey> + Clone) -> Written {
+    let mut word = Written::default();
     for target in [namespace_of(name)].into_iter().chain(targets.clone()) {
         if let Some((object, spec)) = traffic(view, target) {
-            let by = author(object);
-            spec.apply(&by, &mut policy);
-            policy.by.push(by);
+            word.put(spec.written(&author(object)));
         }
     }
     for target in targets {
         let service = format!("{} {}", target.0, target.1);
         let Some(object) = acting(view, target, KindName::BackendTrafficPolicy) else { continue };
         if let Kind::BackendTrafficPolicy(spec) = &object.kind {
-            spec.apply(&service, &mut policy);
-            policy.by.push(author(object));
+            word.put(spec.written(&service, author(object)));
         }
     }
-    policy
+    word.limits = Some(rate_limits(view, name)).filter(|limits| !limits.is_empty() && view.service(name).is_some());
+    word
 }
 
 /// Limits that the service's own Workloads enforce: those of the Service's policy, else its namespace's.
 pub(crate) fn rate_limits(view: View<'_>, name: &ObjectName) -> Vec<RateLimit> {
     let targets = [(KindName::Service, name.clone()), namespace_of(name)];
     let mut policies = targets.into_iter().filter_map(|target| traffic(view, target));
-    let Some((object, spec)) = policies.find(|(_, spec)| !spec.rate_limits.is_empty()) else { return Vec::new() };
-    let by = author(object);
-    spec.rate_limits.iter().map(|limit| limit.limit(&by)).collect()
+    let said = policies.find(|(_, spec)| !spec.rate_limits.is_empty());
+    said.map_or_else(Vec::new, |(object, spec)| spec.limits(&author(object)))
 }
 
 /// Joins what the policy for a route says to its rules. Where it says what means nothing there, they answer 500: nothing is served

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use veer_core::ServicePort;
-use veer_core::route::{HttpRoute, RouteKind};
+use veer_core::route::{HttpRoute, RouteKind, TcpRoute};
 use veer_resources::Diagnostic;
 
 use crate::faults;
@@ -41,13 +41,18 @@ pub(crate) fn ports(ports: &[Port], attached: &[Attached], faults: &mut Vec<Diag
 }
 
 /// Adds routes that came with a peer's export, where no producer route acts already.
-pub(crate) fn with_routes(mut ports: Vec<ServicePort>, routes: &[HttpRoute]) -> Vec<ServicePort> {
+pub(crate) fn with_routes(mut ports: Vec<ServicePort>, routes: &[HttpRoute], tcp: &[TcpRoute]) -> Vec<ServicePort> {
     for port in &mut ports {
         if port.http_routes.iter().any(|route| route.consumer_namespace.is_none()) || port.tcp_route.is_some() {
             continue;
         }
         let here = routes.iter().filter(|route| route.parent_port.is_none_or(|number| number == port.port));
-        port.http_routes.splice(0..0, here.map(|route| HttpRoute { parent_port: None, ..route.clone() }));
+        let here: Vec<HttpRoute> = here.map(|route| HttpRoute { parent_port: None, ..route.clone() }).collect();
+        if here.is_empty() {
+            let tcp = tcp.iter().find(|route| route.parent_port.is_none_or(|number| number == port.port));
+            port.tcp_route = tcp.map(|route| TcpRoute { parent_port: None, ..route.clone() });
+        }
+        port.http_routes.splice(0..0, here);
     }
     ports
 }

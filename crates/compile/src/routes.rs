@@ -134,7 +134,13 @@ pub(crate) fn route(view: View<'_>, key: &(KindName, ObjectName)) -> Option<Rout
 fn bytes(view: View<'_>, object: &Object, rules: &[TcpRouteRule], faults: &mut Vec<Diagnostic>) -> Act {
     let refs = rules.first().map_or(&[][..], |rule| &rule.backend_refs);
     let backends = backends(view, object, "spec.rules[0].backendRefs", refs, faults);
-    Act::Tcp(Arc::new(TcpRoute { name: object.name(), consumer_namespace: None, backends }))
+    Act::Tcp(Arc::new(TcpRoute {
+        name: object.name(),
+        consumer_namespace: None,
+        owner: None,
+        parent_port: None,
+        backends,
+    }))
 }
 
 /// Every route at every parent, the older first, then by name.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use veer_core::backend_tls::BackendTls;
 use veer_core::gateway::GatewayService;
 use veer_core::policy::TrafficPolicy;
-use veer_core::route::{Backend, HttpRoute};
+use veer_core::route::{Backend, HttpRoute, TcpRoute};
 use veer_core::service::ServiceScope;
 use veer_core::{
     ClusterEndpoints, ClusterName, Endpoint, Endpoints, ObjectName, Offer, Reach, Service, ServiceHost, ServicePort,
 };
 use veer_resources::{Diagnostic, KindName, TargetKind};
 
+use crate::admit::Import;
 use crate::backend_tls::backend_tls;
 use crate::export;
 use crate::members::members;
@@ -61,7 +62,9 @@ pub(crate) fn service(
         };
         let remote = if local.is_clusterset { &peers[..] } else { &[] };
         let copies = clusters(own.as_ref(), remote);
-        compiled.add(service, copies, policies::of_service(view, name, &[KindName::Service]), tls.clone());
+        let owners: Vec<&ClusterName> = remote.iter().map(|(peer, _)| *peer).collect();
+        let policy = policies::of_service(view, name, &[KindName::Service], owns(&own), &owners);
+        compiled.add(service, copies, policy, tls.clone());
     }
     if let (Some(set), Ok(host)) = (&shape.set, ServiceHost::clusterset(name)) {
         let ports = clusterset_ports(view, name, shape, &set.ports, &mut compiled.faults);
@@ -72,7 +75,9 @@ pub(crate) fn service(
         let service = Service { host, scope: ServiceScope::ClusterSet, addresses: set.addresses.clone(), ports };
         let counts = shape.exported || shape.local.as_ref().is_some_and(|local| local.is_clusterset);
         let copies = clusters(own.as_ref().filter(|_| counts), &peers);
-        compiled.add(service, copies, policies::of_service(view, name, &KINDS), tls);
+        let owners: Vec<&ClusterName> = peers.iter().map(|(peer, _)| *peer).collect();
+        let policy = policies::of_service(view, name, &KINDS, counts && owns(&own), &owners);
+        compiled.add(service, copies, policy, tls);
     }
     for (peer, alias) in &shape.peer_names {
         // Two services may come to one such name, `a-b` of `c` and `a` of `b-c`: the first has it.
@@ -86,10 +91,11 @@ pub(crate) fn service(
         routes.extend_from_slice(view.attached(TargetKind::ServiceImport, alias));
         let mut ports = ports(&offered, &routes, &mut compiled.faults);
         if routes.iter().all(|route| route.act.consumer().is_some()) {
-            ports = with_routes(ports, &owner_routes(view, &import.routes, peer, Some((name, &host))));
+            let (http, tcp) = owner_routes(view, import, peer, Some((name, &host)));
+            ports = with_routes(ports, &http, &tcp);
         }
         let service = Service { host, scope: ServiceScope::Peer(peer.clone()), addresses: Vec::new(), ports };
-        let policy = policies::of_peer_name(view, name, alias);
+        let policy = policies::of_peer_name(view, name, alias, peer);
         // Whatever a peer offers is in its mesh.
         compiled.add(service, vec![import.endpoints.clone()], policy, Vec::new());
     }
@@ -97,6 +103,11 @@ pub(crate) fn service(
         compiled.keep(last);
     }
     compiled
+}
+
+/// Whether this cluster has copies of its own.
+fn owns(own: &Option<Own>) -> bool {
+    own.as_ref().is_some_and(|own| !own.endpoints.is_empty())
 }
 
 /// This cluster's copies of a Service.
@@ -185,8 +196,9 @@ fn clusterset_ports(
             })
             .collect();
     }
-    let Some((peer, import)) = view.imports(name).find(|(_, import)| !import.routes.is_empty()) else { return ports };
-    with_routes(ports, &owner_routes(view, &import.routes, peer, None))
+    let Some((peer, import)) = view.imports(name).find(|(_, import)| import.has_routes()) else { return ports };
+    let (http, tcp) = owner_routes(view, import, peer, None);
+    with_routes(ports, &http, &tcp)
 }
 
 /// A route of this cluster's Service as it acts for the `clusterset.local` host.
@@ -212,11 +224,11 @@ fn widen(view: View<'_>, backend: &mut Backend) {
 /// is invalid. For a per-cluster name (`only`) they stay in that cluster as far as names for it exist.
 fn owner_routes(
     view: View<'_>,
-    routes: &[HttpRoute],
+    import: &Import,
     peer: &ClusterName,
     only: Option<(&ObjectName, &ServiceHost)>,
-) -> Vec<HttpRoute> {
-    let mut routes = routes.to_vec();
+) -> (Vec<HttpRoute>, Vec<TcpRoute>) {
+    let (mut http, mut tcp) = (import.routes.clone(), import.tcp_routes.clone());
     let mut judge = |backend: &mut Backend| {
         let object = backend.host.object().filter(|_| backend.host.is_clusterset());
         let import = object.as_ref().and_then(|object| view.import(object, peer));
@@ -237,6 +249,7 @@ fn owner_routes(
             }
         }
     };
-    routes.iter_mut().flat_map(|route| &mut route.rules).for_each(|rule| rule.each_backend(&mut judge));
-    routes
+    http.iter_mut().flat_map(|route| &mut route.rules).for_each(|rule| rule.each_backend(&mut judge));
+    tcp.iter_mut().flat_map(|route| &mut route.backends).for_each(judge);
+    (http, tcp)
 }

@@ -323,6 +323,8 @@ mod tests {
             endpoints: vec![],
             service_tokens: vec![],
             http_routes: vec![],
+            tcp_routes: vec![],
+            policy: Default::default(),
         };
         BTreeMap::from([(service.to_string(), Arc::new(offer))])
     }

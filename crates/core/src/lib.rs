@@ -22,6 +22,7 @@ pub mod service;
 pub mod sni;
 pub mod time;
 mod words;
+pub mod written;
 
 pub use endpoints::{ClusterEndpoints, Endpoint, EndpointPort, Endpoints, Reach};
 pub use gateway::{GatewayConfig, Path, PathGateway};

@@ -8,8 +8,9 @@ use crate::endpoints::{Endpoint, ServiceToken};
 use crate::gateway::PathGateway;
 use crate::names::{ClusterName, ObjectName, TrustDomain};
 use crate::resource::Resource;
-use crate::route::HttpRoute;
+use crate::route::{HttpRoute, TcpRoute};
 use crate::service::AppProtocol;
+use crate::written::Written;
 
 /// One exported service as one peer may use it. Resource name: `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,12 @@ pub struct Offer {
     /// The owner's routes, which travel with the export.
     #[serde(default)]
     pub http_routes: Vec<HttpRoute>,
+    /// The owner's TCPRoutes, likewise.
+    #[serde(default)]
+    pub tcp_routes: Vec<TcpRoute>,
+    /// The owner's policies for the service; a consumer may narrow them.
+    #[serde(default)]
+    pub policy: Written,
 }
 
 impl Resource for Offer {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::FaultRule;
 use crate::hashing::ConsistentHash;
 use crate::names::ClusterName;
+use crate::rate::RateLimit;
 use crate::route::SessionPersistence;
 
 /// Tries after the first when a rule names codes but no number (GEP-1731 leaves it to implementations).
@@ -42,6 +43,8 @@ pub struct TrafficPolicy {
     pub hash: Option<Arc<ConsistentHash>>,
     /// Faults injected on purpose; the first that holds acts. Default none.
     pub faults: Vec<FaultRule>,
+    /// Limits that the proxies of the service's own Workloads enforce; callers only tell them. Default none.
+    pub limits: Vec<RateLimit>,
     /// Who wrote it, most general first, such as `TrafficPolicy shop/cart`. Empty: nobody, these are the defaults.
     pub by: Vec<Arc<str>>,
 }
@@ -58,6 +61,7 @@ impl Default for TrafficPolicy {
             session: None,
             hash: None,
             faults: Vec::new(),
+            limits: Vec::new(),
             by: Vec::new(),
         }
     }

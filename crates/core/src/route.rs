@@ -429,6 +429,12 @@ pub struct TcpRoute {
     /// Set for a consumer route (see [`HttpRoute::consumer_namespace`]).
     #[serde(default)]
     pub consumer_namespace: Option<Arc<str>>,
+    /// The peer whose export this route came with; `None`: written in this cluster.
+    #[serde(default)]
+    pub owner: Option<ClusterName>,
+    /// Inside an [`Offer`](crate::Offer): the service port that it is attached to, `None`: all of them.
+    #[serde(default)]
+    pub parent_port: Option<u16>,
     /// Weighted backends, chosen per connection.
     pub backends: Vec<Backend>,
 }

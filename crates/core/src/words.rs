@@ -64,7 +64,7 @@ impl fmt::Display for Backend {
 impl TrafficPolicy {
     /// What it says, in words; faults and sessions tell themselves.
     pub fn words(&self) -> Vec<String> {
-        let Self { slow_start, outlier, circuit_breaker, retry_budget, session, hash, .. } = self;
+        let Self { slow_start, outlier, circuit_breaker, retry_budget, session, hash, limits, .. } = self;
         let mut all = vec![
             format!(
                 "at most {} requests in flight to one copy, {} to all",
@@ -95,6 +95,7 @@ impl TrafficPolicy {
         }));
         all.extend(session.as_ref().map(ToString::to_string));
         all.extend(hash.as_ref().map(ToString::to_string));
+        all.extend(limits.iter().map(|limit| format!("each copy takes {limit} by {}", limit.by)));
         all
     }
 }

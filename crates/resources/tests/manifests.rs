@@ -202,8 +202,7 @@ items:
     assert!(link.allows("127.2.255.1".parse().unwrap()) && !link.allows("127.2.0.1".parse().unwrap()));
     assert_eq!(&*objects[2].meta.namespace, "");
     let Kind::TrafficPolicy(traffic) = &objects[3].kind else { panic!() };
-    let mut policy = veer_core::policy::TrafficPolicy::default();
-    traffic.apply(&"TrafficPolicy shop/cart".into(), &mut policy);
+    let policy = traffic.written(&"TrafficPolicy shop/cart".into()).policy();
     assert_eq!((policy.slow_start, policy.outlier.consecutive_failures), (Duration::ZERO, 3));
     assert_eq!(policy.outlier.base_ejection, Duration::from_secs(5));
     assert!(!policy.locality.local_first && policy.locality.weights.len() == 1);

@@ -5,6 +5,7 @@ mod consent;
 mod endpoints;
 mod gateways;
 mod incremental;
+mod owners;
 mod policies;
 mod routes;
 mod support;

@@ -132,6 +132,8 @@ pub fn offer(from: &str, net: u8, last: u8, service: &str) -> Offer {
         endpoints: vec![endpoint],
         service_tokens: Vec::new(),
         http_routes: Vec::new(),
+        tcp_routes: Vec::new(),
+        policy: Default::default(),
     }
 }
 

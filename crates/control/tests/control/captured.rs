@@ -294,6 +294,18 @@ fn what_cannot_be_read_is_refused_by_name_and_floods_are_bounded() {
         captor.script.publish();
         world.is_unharmed("garbage").await;
 
+        // A policy without end, of delays without end.
+        let fault = json!({ "numerator": 1, "denominator": 1, "delay": { "secs": u64::MAX, "nanos": 0 } });
+        let endless = json!({ "faults": vec![fault; 1_000], "by": ["x".repeat(1000)] });
+        captor.offer("shop/cart", captor.changed(|offer| offer["policy"] = endless));
+        captor.script.publish();
+        until("the endless policy is refused", || {
+            world.west().refused.iter().any(|reason| reason.contains("shop/cart")).then_some(())
+        })
+        .await;
+        world.is_unharmed("an endless policy").await;
+        captor.offer("shop/cart", captor.honest.to_string());
+
         // More offers than anybody has, of endpoints without end.
         let many = captor.changed(|offer| {
             let one = offer["endpoints"][0].clone();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use veer_core::ClusterName;
 use veer_core::fault::FaultRule;
 use veer_core::policy::{self, AuthorizationAction};
+use veer_core::rate::RateLimit;
+use veer_core::written::Written;
 
 use crate::decode::manifest;
 use crate::object::KindName;
@@ -40,41 +42,47 @@ manifest! {
 }
 
 impl TrafficPolicySpec {
-    /// Puts what is written over what a less specific policy said, or the default; lists as a whole. `by` names the policy.
-    pub fn apply(&self, by: &Arc<str>, to: &mut policy::TrafficPolicy) {
-        set(&mut to.slow_start, &self.slow_start);
-        set(&mut to.outlier.consecutive_failures, &self.outlier.consecutive_failures);
-        set(&mut to.outlier.failure_ratio, &self.outlier.failure_ratio);
-        set(&mut to.outlier.minimum_requests, &self.outlier.minimum_requests);
-        set(&mut to.outlier.interval, &self.outlier.interval);
-        set(&mut to.outlier.base_ejection, &self.outlier.base_ejection);
-        set(&mut to.outlier.max_ejection, &self.outlier.max_ejection);
-        set(&mut to.outlier.max_ejected_ratio, &self.outlier.max_ejected_ratio);
-        set(&mut to.circuit_breaker.max_requests_per_endpoint, &self.circuit_breaker.max_requests_per_endpoint);
-        set(&mut to.circuit_breaker.max_requests, &self.circuit_breaker.max_requests);
+    /// What is written; `by` names the policy. Lists that are empty say nothing.
+    pub fn written(&self, by: &Arc<str>) -> Written {
+        let (outlier, breaker, budget, locality) =
+            (&self.outlier, &self.circuit_breaker, &self.retry_budget, &self.locality);
         let adaptive = |written: &AdaptiveSpec| policy::Adaptive {
             latency: written.latency,
             min_requests: written.min_requests.unwrap_or(4).max(1),
         };
-        replace(&mut to.circuit_breaker.adaptive, self.circuit_breaker.adaptive.as_ref().map(adaptive));
-        set(&mut to.retry_budget.ratio, &self.retry_budget.ratio);
-        set(&mut to.retry_budget.interval, &self.retry_budget.interval);
-        set(&mut to.retry_budget.min_per_second, &self.retry_budget.min_per_second);
-        set(&mut to.locality.local_first, &self.locality.local_first);
-        set(&mut to.locality.overprovisioning, &self.locality.overprovisioning);
-        set(&mut to.locality.target_utilisation, &self.locality.target_utilisation);
         let weight = |w: &ClusterWeightSpec| policy::ClusterWeight { cluster: w.cluster.clone(), weight: w.weight };
-        replace_list(&mut to.locality.weights, self.locality.weights.iter().map(weight).collect());
-        if let Some(limit) = self.try_timeout {
-            to.try_timeout = (!limit.is_zero()).then_some(limit);
+        Written {
+            slow_start: self.slow_start,
+            consecutive_failures: outlier.consecutive_failures,
+            failure_ratio: outlier.failure_ratio,
+            minimum_requests: outlier.minimum_requests,
+            outlier_interval: outlier.interval,
+            base_ejection: outlier.base_ejection,
+            max_ejection: outlier.max_ejection,
+            max_ejected_ratio: outlier.max_ejected_ratio,
+            max_requests_per_endpoint: breaker.max_requests_per_endpoint,
+            max_requests: breaker.max_requests,
+            adaptive: breaker.adaptive.as_ref().map(adaptive),
+            retry_ratio: budget.ratio,
+            retry_interval: budget.interval,
+            retry_min_per_second: budget.min_per_second,
+            retry_answers: None,
+            local_first: locality.local_first,
+            overprovisioning: locality.overprovisioning,
+            target_utilisation: locality.target_utilisation,
+            weights: some(locality.weights.iter().map(weight).collect()),
+            try_timeout: self.try_timeout,
+            session: None,
+            hash: self.consistent_hash.as_ref().and_then(ConsistentHashSpec::policy).map(Arc::new),
+            faults: some(self.faults(by)),
+            limits: some(self.limits(by)),
+            by: vec![Arc::clone(by)],
         }
-        replace(&mut to.hash, self.consistent_hash.as_ref().and_then(ConsistentHashSpec::policy).map(Arc::new));
-        replace_list(&mut to.faults, self.faults(by));
-        // What is right in each of two policies may not fit together.
-        to.outlier.base_ejection = to.outlier.base_ejection.min(to.outlier.max_ejection);
-        if let Some(adaptive) = &mut to.circuit_breaker.adaptive {
-            adaptive.min_requests = adaptive.min_requests.min(to.circuit_breaker.max_requests);
-        }
+    }
+
+    /// The limits that callees enforce.
+    pub fn limits(&self, by: &Arc<str>) -> Vec<RateLimit> {
+        self.rate_limits.iter().map(|limit| limit.limit(by)).collect()
     }
 
     /// The faults that it injects.
@@ -97,22 +105,8 @@ impl TrafficPolicySpec {
     }
 }
 
-fn replace<T>(to: &mut Option<T>, written: Option<T>) {
-    if written.is_some() {
-        *to = written;
-    }
-}
-
-fn replace_list<T>(to: &mut Vec<T>, written: Vec<T>) {
-    if !written.is_empty() {
-        *to = written;
-    }
-}
-
-fn set<T: Clone>(to: &mut T, written: &Option<T>) {
-    if let Some(value) = written {
-        *to = value.clone();
-    }
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 manifest! {
@@ -165,22 +159,21 @@ manifest! {
 }
 
 impl BackendTrafficPolicySpec {
-    /// Puts what is written into the policy of a service; `service` makes the default name of sessions.
-    pub fn apply(&self, service: &str, to: &mut policy::TrafficPolicy) {
+    /// What is written; `service` makes the default name of sessions, `by` names the policy.
+    pub fn written(&self, service: &str, by: Arc<str>) -> Written {
+        let mut word = Written { by: vec![by], ..Written::default() };
         if let Some(constraint) = &self.retry_constraint {
             let (budget, rate) = (&constraint.budget, &constraint.min_retry_rate);
             let default = policy::RetryBudget::default();
             let time = rate.interval.filter(|time| !time.is_zero()).unwrap_or(Duration::from_secs(1));
-            to.retry_budget = policy::RetryBudget {
-                ratio: budget.percent.map_or(default.ratio, |percent| f64::from(percent) / 100.0),
-                interval: budget.interval.filter(|time| !time.is_zero()).unwrap_or(default.interval),
-                min_per_second: f64::from(rate.count.unwrap_or(10)) / time.as_secs_f64(),
-                answers: true,
-            };
+            word.retry_ratio = Some(budget.percent.map_or(default.ratio, |percent| f64::from(percent) / 100.0));
+            word.retry_interval = Some(budget.interval.filter(|time| !time.is_zero()).unwrap_or(default.interval));
+            word.retry_min_per_second = Some(f64::from(rate.count.unwrap_or(10)) / time.as_secs_f64());
+            word.retry_answers = Some(true);
         }
-        if let Some(session) = self.session_persistence.as_ref().and_then(|written| written.session(service)) {
-            to.session = Some(Arc::new(session));
-        }
+        let session = self.session_persistence.as_ref().and_then(|written| written.session(service));
+        word.session = session.map(Arc::new);
+        word
     }
 }
 

@@ -339,7 +339,12 @@ fn written(clusters: &[Cluster], own: &Cluster, explanation: &Explanation) -> Ve
         all.extend(place(of.unwrap_or(own), &rule_name(rule), &format!("spec.rules[{}]", rule.index)));
     }
     for backend in &explanation.backends {
-        all.extend(backend.policy_by.iter().filter_map(|by| place(own, by, "spec")));
+        let authors = backend.policy_by.iter().filter_map(|by| {
+            let (what, owner) = by.split_once(" of ").unwrap_or((by, ""));
+            let of = clusters.iter().find(|cluster| cluster.config.name.as_str() == owner);
+            place(if owner.is_empty() { own } else { of? }, what, "spec")
+        });
+        all.extend(authors);
         for serving in &backend.clusters {
             let Some(cluster) = clusters.iter().find(|cluster| cluster.config.name == serving.cluster) else {
                 continue;

@@ -98,7 +98,10 @@ fn to(out: &mut String, told: &Explained, backend: &ActingBackend) {
     match &backend.policy_by[..] {
         [] if backend.policy.is_empty() => {}
         [] => line(out, "  policy", "nobody wrote one: defaults"),
-        by => by.iter().for_each(|by| line(out, "  policy", &format!("{by}{}", at(told, &told.cluster, by)))),
+        by => by.iter().for_each(|by| {
+            let (what, owner) = by.split_once(" of ").unwrap_or((by, &told.cluster));
+            line(out, "  policy", &format!("{by}{}", at(told, owner, what)));
+        }),
     }
     backend.policy.iter().for_each(|says| line(out, "", &format!("  {says}")));
     if let Some(copy) = &backend.led_to {

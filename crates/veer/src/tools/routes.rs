@@ -94,7 +94,8 @@ fn author(route: &HttpRoute) -> String {
 }
 
 fn tcp_author(route: &TcpRoute) -> String {
-    format!("TCPRoute {}{}", route.name, callers(route.consumer_namespace.as_deref()))
+    let owner = route.owner.as_ref().map_or(String::new(), |owner| format!(" of {owner}"));
+    format!("TCPRoute {}{owner}{}", route.name, callers(route.consumer_namespace.as_deref()))
 }
 
 fn callers(namespace: Option<&str>) -> String {

@@ -143,6 +143,27 @@ fn policies_of_namespace_service_and_route_are_merged_and_told() {
     assert!(policy.contains("fault for 20 of 100") && !policy.contains("fault for 10 of"), "the route's: {policy}");
 }
 
+const PRICE: &str = "apiVersion: veer.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: price, namespace: shop }
+spec:
+  targetRef: { kind: Service, name: price }
+  circuitBreaker: { maxRequests: 77 }
+";
+
+#[test]
+fn the_owners_policies_are_told_in_other_clusters() {
+    let flags = ["--from", "edge/shop/web-1", "--to", "http://price/shop.v1.Price/Quote", "-X", "POST"];
+    let wider = PRICE.replace("77", "99").replace("name: price, namespace", "name: own, namespace");
+    let folder = example(&[("west/p.yaml", PRICE), ("east/p.yaml", PRICE), ("edge/p.yaml", &wider)]);
+    let told = text(folder.path(), &flags);
+    assert!(told.contains("77 to all"), "{told}");
+    for by in ["TrafficPolicy shop/price of west", "TrafficPolicy shop/price of east", "TrafficPolicy shop/own "] {
+        assert!(told.contains(by), "{by} is not told: {told}");
+    }
+    assert!(told.contains("west/p.yaml:4") && told.contains("edge/p.yaml:4"), "{told}");
+}
+
 const DENY: &str = "apiVersion: veer.dev/v1alpha1
 kind: AuthorizationPolicy
 metadata: { name: read-only, namespace: shop }
