@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::netns::Namespace;
@@ -483,8 +484,25 @@ fn started_by_veer(document: &str) -> bool {
     document.contains("kind: Workload") && !elsewhere.iter().any(|word| document.contains(word))
 }
 
+impl Fleet {
+    /// Tells all processes to end, and waits until they have, or for half a minute.
+    fn end(&mut self) {
+        let supervisor = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        // Fails only when it has ended.
+        let _ = supervisor.map(|pid| kill_process(pid, Signal::TERM));
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
+            // Programs that were built to count what they do write it down when they end by themselves (scripts/dist).
+            self.end();
+        }
         // The kernel kills every process of the fleet with its supervisor.
         let _ = self.process.kill();
         let _ = self.process.wait();
