@@ -9,7 +9,7 @@ use crate::side_by_side::goals::Verdict;
 use crate::side_by_side::machine::Machine;
 use crate::side_by_side::works::Work;
 
-const REGENERATE: &str = "benches/peers && cargo build --profile dist && cargo run --profile dist -p veer-bench --";
+const REGENERATE: &str = "benches/peers && scripts/dist && target/dist/veer-bench";
 
 /// The whole report.
 pub(super) fn report(report: &Report) -> String {
