@@ -20,7 +20,7 @@ pub(super) fn report(report: &Report) -> String {
          Medians of {rounds} runs of {seconds} s each (after {warm_up} s of warm-up), proxies taking turns. *Spread* is from the least run \
          to the most, as a share of the median. *Of the best peer* and *of the floor*: how many times as good the first figure of a row is. CPU time is that \
          of all proxies of a row together, user and kernel. Latencies are those of a saturated closed loop unless a rate is named. *Direct* is load and \
-         origin without a proxy.\n\n"
+         origin without a proxy. Veer is built as `scripts/dist` builds it, its compiler guided by a profile of such loads; the others as they are packaged.\n\n"
     );
     for (name, value) in machine(report) {
         let _ = writeln!(text, "- {name}: {value}");
