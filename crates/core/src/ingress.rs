@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cidr::Cidr;
 use crate::names::ObjectName;
 use crate::resource::Resource;
 use crate::route::{Backend, HttpRoute, TcpRoute};
@@ -45,6 +46,10 @@ pub struct IngressPort {
     pub port: u16,
     /// What tells its listeners apart.
     pub kind: PortKind,
+    /// Who must say by the PROXY protocol, in front of each connection's bytes, whose connection it is; connections of others are closed.
+    /// `None`: nobody says so.
+    #[serde(default)]
+    pub proxy_protocol: Option<Arc<[Cidr]>>,
     /// Its listeners; no two have the same host name.
     pub listeners: Vec<IngressListener>,
 }

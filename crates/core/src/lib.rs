@@ -5,6 +5,7 @@
 //! carries them as resources, and the proxy acts on them without translating them again. No clock, no sockets, no files.
 
 pub mod backend_tls;
+pub mod cidr;
 pub mod endpoints;
 pub mod fault;
 pub mod gateway;
@@ -24,6 +25,7 @@ pub mod time;
 mod words;
 pub mod written;
 
+pub use cidr::Cidr;
 pub use endpoints::{ClusterEndpoints, Endpoint, EndpointPort, Endpoints, Reach};
 pub use gateway::{GatewayConfig, Path, PathGateway};
 pub use inbound::{Inbound, InboundPort};

@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     ("http2_server", http::server),
     ("http2_client", http::client),
     ("client_hello", mesh::client_hello),
+    ("proxy_protocol", mesh::proxy_protocol),
     ("server_name", mesh::server_name),
     ("manifest", mesh::manifest),
     ("delta_ads", mesh::delta_ads),

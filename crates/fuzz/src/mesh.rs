@@ -9,6 +9,7 @@ use veer_core::sni::Sni;
 use veer_core::{ClusterName, Endpoints, GatewayConfig, Inbound, Offer, Path, Service};
 use veer_identity::TokenCrypter;
 use veer_proxy::client_hello::{self, Progress};
+use veer_proxy::proxy_protocol;
 use veer_xds::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 /// More bytes change a verdict only when more were asked for.
@@ -19,6 +20,21 @@ pub(crate) fn client_hello(bytes: &[u8]) {
         if !matches!(part, Progress::NeedMore) {
             assert_eq!(format!("{part:?}"), whole);
         }
+    }
+}
+
+/// More bytes change a verdict only when more were asked for, and no more are asked for than are read.
+pub(crate) fn proxy_protocol(bytes: &[u8]) {
+    use proxy_protocol::{MAX_BYTES, Progress, parse};
+    let whole = parse(bytes);
+    match whole {
+        Progress::Found(header) => assert!(header.length <= bytes.len().min(MAX_BYTES), "{header:?}"),
+        Progress::NeedMore => assert!(bytes.len() < MAX_BYTES, "more than is ever read"),
+        Progress::Refused(_) => {}
+    }
+    for end in [bytes.len() / 2, bytes.len().saturating_sub(1)] {
+        let part = parse(&bytes[..end]);
+        assert!(part == Progress::NeedMore || part == whole, "{part:?}, then {whole:?}");
     }
 }
 

@@ -24,6 +24,7 @@ pub mod outbound;
 pub mod pages;
 pub mod pool;
 pub mod process;
+pub mod proxy_protocol;
 pub mod recent;
 mod run;
 mod socket;

@@ -8,7 +8,6 @@
 //!
 //! [`parse_fleet`] does the same for `fleet.yaml`; [`check_set`] looks at the objects of a whole cluster together.
 
-mod cidr;
 mod decode;
 mod diagnostic;
 mod node;
@@ -20,7 +19,6 @@ pub mod types;
 mod validate;
 mod written;
 
-pub use cidr::Cidr;
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use object::{Kind, KindName, Object};
 pub use parse::{MAX_FILE_BYTES, parse, parse_bytes, parse_fleet};

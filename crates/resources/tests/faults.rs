@@ -213,6 +213,7 @@ fn metadata_and_annotations() {
         ("V0029", annotated("Namespace", "veer.dev/mtsl: ‸strict")),
         ("V0029", annotated("Namespace", "veer.dev/audience: ‸\"*\"")),
         ("V0029", annotated("ServiceExport", "veer.dev/audience: ‸\"east, Edge\"")),
+        ("V0029", annotated("Namespace", "veer.dev/proxy-protocol: ‸\"10.0.0.0/8\"")),
         ("V0012", annotated("ServiceImport", "veer.dev/audience: ‸7")),
         ("V0034", annotated("ServiceExport", "owner: me").replace("annotations: {", "annotations: ‸{")),
         ("V0030", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: ‸b}\n".to_owned()),
@@ -468,6 +469,23 @@ fn a_policy_that_cannot_be_read_allows_nobody() {
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {veer.dev/mtls: ‸strictly}}\n",
     );
     assert_eq!(objects[0].meta.mtls(), Some(veer_core::inbound::MtlsMode::Strict));
+}
+
+#[test]
+fn ranges_of_load_balancers_are_read_or_the_gateway_is_not() {
+    let gateway = |ranges: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: a, annotations: {{veer.dev/proxy-protocol: {ranges}}}}}\nspec: {{gatewayClassName: veer, listeners: [{{name: a, port: 80, protocol: HTTP}}]}}\n"
+        )
+    };
+    for ranges in ["‸\"10.0.0.0/33, 192.0.2.7\"", "‸\"\"", "‸\"10.0.0.1/8\"", "‸everybody"] {
+        assert!(faults("V0029", &gateway(ranges)).is_empty(), "{ranges}");
+    }
+    let (objects, faults) = veer_resources::parse("a.yaml", &gateway("\"10.0.0.0/8, 2001:db8::/32,192.0.2.7\""));
+    assert!(faults.is_empty(), "{faults:?}");
+    let balancers = objects[0].meta.proxy_protocol().expect("it is on");
+    let text: Vec<_> = balancers.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]);
 }
 
 const SHOP: &str = "\

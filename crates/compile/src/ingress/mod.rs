@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use veer_core::inbound::MtlsMode;
 use veer_core::ingress::{IngressListener, IngressPort, PortKind, Serves, proxy_of};
-use veer_core::{Inbound, Ingress, ObjectName, SpiffeId};
+use veer_core::{Cidr, Inbound, Ingress, ObjectName, SpiffeId};
 use veer_resources::{
     Diagnostic, FromNamespaces, GatewaySpec, Kind, KindName, ListenerParent, ListenerSpec, Object, ParentRef,
 };
@@ -120,7 +120,7 @@ fn compile(view: View<'_>, name: &ObjectName) -> Front {
         return front;
     }
     front.inbound = Some(Arc::new(member(view, name, addresses[0])));
-    let ports = ports(view, &all, &attached);
+    let ports = ports(view, &all, &attached, object.meta.proxy_protocol().as_ref());
     front.ingress = Some(Arc::new(Ingress {
         gateway: name.clone(),
         addresses,
@@ -283,7 +283,12 @@ fn member(view: View<'_>, gateway: &ObjectName, address: std::net::IpAddr) -> In
     }
 }
 
-fn ports(view: View<'_>, all: &[Listener<'_>], attached: &Attachments) -> Vec<IngressPort> {
+fn ports(
+    view: View<'_>,
+    all: &[Listener<'_>],
+    attached: &Attachments,
+    balancers: Option<&Arc<[Cidr]>>,
+) -> Vec<IngressPort> {
     let mut ports: BTreeMap<(u16, PortKind), Vec<IngressListener>> = BTreeMap::new();
     for (at, listener) in all.iter().enumerate().filter(|(_, listener)| listener.is_served()) {
         let Some(kind) = listener.port_kind() else { continue };
@@ -304,7 +309,10 @@ fn ports(view: View<'_>, all: &[Listener<'_>], attached: &Attachments) -> Vec<In
             serves,
         });
     }
-    ports.into_iter().map(|((port, kind), listeners)| IngressPort { port, kind, listeners }).collect()
+    // Datagrams have no beginning that a header could stand at.
+    let announced = |kind| balancers.filter(|_| kind != PortKind::Udp).cloned();
+    let port = |((port, kind), listeners)| IngressPort { port, kind, proxy_protocol: announced(kind), listeners };
+    ports.into_iter().map(port).collect()
 }
 
 /// What a parent with listeners is called in keys: the Gateway, or the ListenerSet.

@@ -96,6 +96,25 @@ fn a_gateway_with_a_route_is_accepted_and_served_by_a_proxy_of_its_own() {
 }
 
 #[test]
+fn load_balancers_are_named_for_all_ports_that_take_connections() {
+    let listeners = "  - {name: http, port: 80, protocol: HTTP}\n  - {name: tcp, port: 81, protocol: TCP}\n  - {name: udp, port: 82, protocol: UDP}\n";
+    for (annotation, trusted) in [
+        ("", [None, None, None]),
+        (
+            ", annotations: {veer.dev/proxy-protocol: \"10.0.0.0/8, ::1\"}",
+            [Some("10.0.0.0/8,::1"), Some("10.0.0.0/8,::1"), None],
+        ),
+    ] {
+        let text = gateway("shop/web", listeners).replace("generation: 7", &format!("generation: 7{annotation}"));
+        let meaning = mean(&text, &[]);
+        let ports = &meaning.ingress[&object("shop/web-gateway")].ports;
+        let of = |ranges: &[veer_core::Cidr]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let named: Vec<_> = ports.iter().map(|port| port.proxy_protocol.as_deref().map(of)).collect();
+        assert_eq!(named, trusted.map(|ranges| ranges.map(str::to_owned)));
+    }
+}
+
+#[test]
 fn classes_of_others_are_theirs() {
     let class = |controller: &str, name: &str| {
         format!(

@@ -12,6 +12,7 @@ use veer_identity::{ALPN_H2_STANDARD, TlsStream};
 use veer_net::{Prefixed, Stream};
 use veer_telemetry::family::counters;
 
+use super::announced::announced;
 use super::door::{Door, Serving};
 use super::table::ListenerView;
 use crate::client_hello::{Alert, ClientHello, MAX_BYTES, Progress, parse};
@@ -29,6 +30,13 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 pub async fn serve(worker: Rc<Worker>, serving: Serving, stream: Stream, place: Place) {
     let table = Rc::clone(&serving.borrow());
     let client = stream.peer_addr().ok().map(|address| address.ip());
+    let (stream, client) = match &table.proxy_protocol {
+        None => (Prefixed::new(stream), client),
+        Some(balancers) => match announced(stream, client, balancers).await {
+            Ok(announced) => announced,
+            Err(reason) => return worker.refused("ingress", reason),
+        },
+    };
     match table.kind {
         PortKind::Http => plain(worker, serving, stream, client, place).await,
         PortKind::Tls => {
@@ -45,8 +53,13 @@ pub async fn serve(worker: Rc<Worker>, serving: Serving, stream: Stream, place: 
     }
 }
 
-async fn plain(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Option<IpAddr>, place: Place) {
-    let mut stream = Prefixed::new(stream);
+async fn plain(
+    worker: Rc<Worker>,
+    serving: Serving,
+    mut stream: Prefixed<Stream>,
+    client: Option<IpAddr>,
+    place: Place,
+) {
     let spoken = detect::detect(&mut stream, FIRST_BYTES).await;
     let from = Downstream { destination: None, door: Some(Door::plain(serving, client)) };
     let (stream, read) = match spoken {
@@ -63,8 +76,13 @@ async fn plain(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Opt
 }
 
 /// TLS: the server name says which listener is meant, and the listener whether TLS ends here.
-async fn sealed(worker: Rc<Worker>, serving: Serving, stream: Stream, client: Option<IpAddr>, place: Place) {
-    let mut stream = Prefixed::new(stream);
+async fn sealed(
+    worker: Rc<Worker>,
+    serving: Serving,
+    mut stream: Prefixed<Stream>,
+    client: Option<IpAddr>,
+    place: Place,
+) {
     let hello = match read_hello(&mut stream).await {
         Ok(hello) => hello,
         Err((reason, alert)) => return refuse(&worker, stream, reason, alert).await,

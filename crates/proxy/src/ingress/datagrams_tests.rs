@@ -44,7 +44,7 @@ fn leads(backends: &[(u32, &[SocketAddr])]) -> Leads {
         clients: None,
         serves: Serves::Datagrams(vec![route]),
     };
-    Leads::new(&IngressPort { port: 53, kind: PortKind::Udp, listeners: vec![listener] })
+    Leads::new(&IngressPort { port: 53, kind: PortKind::Udp, proxy_protocol: None, listeners: vec![listener] })
 }
 
 struct Served {

@@ -38,7 +38,7 @@ fn listener(hostname: Option<&str>, attached: &[(&[&str], usize)]) -> IngressLis
 }
 
 fn serving(kind: PortKind, routes: Vec<HttpRoute>, listeners: Vec<IngressListener>) -> Serving {
-    let port = IngressPort { port: 80, kind, listeners };
+    let port = IngressPort { port: 80, kind, proxy_protocol: None, listeners };
     let gateway = ObjectName::new("shop", "web");
     let ingress = Ingress {
         gateway,

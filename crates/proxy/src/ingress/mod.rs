@@ -1,5 +1,6 @@
 //! The proxy as the ingress of its cluster: a Gateway's listeners, served with the same engine that serves applications.
 
+mod announced;
 mod connection;
 mod datagrams;
 pub mod door;

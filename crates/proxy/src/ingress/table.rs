@@ -12,7 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use veer_core::ingress::{AttachedHttp, AttachedStream, Ingress, IngressListener, IngressPort, PortKind, Serves};
 use veer_core::route::HttpRoute;
-use veer_core::{AppProtocol, ServiceHost};
+use veer_core::{AppProtocol, Cidr, ServiceHost};
 use veer_identity::{ALPN_H2_STANDARD, ALPN_HTTP1_STANDARD, PublicCertificate, PublicClients, ServerTls};
 use veer_route::{Deal, Matcher};
 
@@ -23,6 +23,8 @@ use crate::knowledge::{PortView, ServiceView};
 pub struct PortTable {
     /// How listeners are told apart.
     pub kind: PortKind,
+    /// Who says by the PROXY protocol whose connection it is; `None`: nobody.
+    pub proxy_protocol: Option<Arc<[Cidr]>>,
     /// By host name.
     pub listeners: Hosts<Rc<ListenerView>>,
 }
@@ -44,7 +46,7 @@ pub struct ListenerView {
 impl PortTable {
     /// A port without listeners: what becomes of it for connections that are open when it is taken away.
     pub fn empty() -> Self {
-        Self { kind: PortKind::Http, listeners: Hosts::default() }
+        Self { kind: PortKind::Http, proxy_protocol: None, listeners: Hosts::default() }
     }
 
     /// Makes a port ready. A listener whose certificates are of no use is left out, and logged: its clients are refused.
@@ -59,7 +61,7 @@ impl PortTable {
                 }
             }
         }
-        Self { kind: port.kind, listeners }
+        Self { kind: port.kind, proxy_protocol: port.proxy_protocol.clone(), listeners }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod announced;
 mod balance;
 mod differential;
 mod explain;

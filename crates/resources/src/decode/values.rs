@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use veer_core::policy::AuthorizationAction;
 use veer_core::time::parse_duration;
-use veer_core::{ClusterName, Locality, TrustDomain};
+use veer_core::{Cidr, ClusterName, Locality, TrustDomain};
 
 use super::{Cx, Decode};
-use crate::cidr::Cidr;
 use crate::node::{Node, Scalar, Value, clip};
 use crate::types::{GATEWAY_PORT, GatewayAddress, Labels, PortRef, Present, ServicePattern};
 

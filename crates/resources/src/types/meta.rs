@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use veer_core::ClusterName;
 use veer_core::inbound::MtlsMode;
+use veer_core::{Cidr, ClusterName};
 
 use crate::decode::manifest;
 
@@ -27,9 +27,11 @@ pub const CAPTURE: &str = "veer.dev/capture";
 pub const ACCESS_LOG: &str = "veer.dev/access-log";
 /// On a ServiceExport, or on a Namespace for all its exports: `false` lets callers of other clusters ask with safe methods only.
 pub const UNSAFE_METHODS: &str = "veer.dev/allow-unsafe-methods";
+/// On a Gateway: ranges of addresses, with commas between them, of load balancers that begin each connection with a PROXY header.
+pub const PROXY_PROTOCOL: &str = "veer.dev/proxy-protocol";
 /// Annotations that Veer reads; all others under `veer.dev/` are reported.
-pub const ANNOTATIONS: [&str; 8] =
-    [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE, ACCESS_LOG, UNSAFE_METHODS];
+pub const ANNOTATIONS: [&str; 9] =
+    [AUDIENCE, SCOPE, PER_CLUSTER_NAMES, MTLS, PROXY, CAPTURE, ACCESS_LOG, UNSAFE_METHODS, PROXY_PROTOCOL];
 
 /// Namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -92,6 +94,12 @@ impl ObjectMeta {
     /// [`UNSAFE_METHODS`]; `None` when nobody said. A text that is not understood allows none.
     pub fn allows_unsafe_methods(&self) -> Option<bool> {
         self.annotation(UNSAFE_METHODS).map(|text| text == "true")
+    }
+
+    /// [`PROXY_PROTOCOL`]; `None` when nobody said. Ranges that are not understood were reported as errors and are trusted by nobody.
+    pub fn proxy_protocol(&self) -> Option<Arc<[Cidr]>> {
+        let list = self.annotation(PROXY_PROTOCOL)?;
+        Some(list.split(',').filter_map(|range| range.trim().parse().ok()).collect())
     }
 
     /// [`MTLS`]; `None` when nobody said. A text that is not understood is strict.

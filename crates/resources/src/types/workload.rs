@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use veer_core::policy::DEFAULT_LEASE;
-use veer_core::{AppProtocol, Locality, TrustDomain};
+use veer_core::{AppProtocol, Cidr, Locality, TrustDomain};
 
-use crate::cidr::Cidr;
 use crate::decode::{manifest, open_enum};
 use crate::types::PortRef;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use veer_core::Cidr;
 use veer_core::names::SYSTEM_NAMESPACE;
 
 use crate::decode::Failed;
@@ -225,6 +226,7 @@ fn annotation(check: &mut Check<'_>, kind: KindName, path: &str, key: &str, valu
         ACCESS_LOG => (&[KindName::Workload, KindName::Gateway], &["true", "false"]),
         UNSAFE_METHODS => (&[KindName::ServiceExport, KindName::Namespace], &["true", "false"]),
         MTLS => (&[KindName::Namespace, KindName::Workload], &["strict", "permissive"]),
+        PROXY_PROTOCOL => (&[KindName::Gateway], &[]),
         _ => {
             let mend = match nearest(key, ANNOTATIONS) {
                 Some(near) => format!("did you mean {near:?}?"),
@@ -237,6 +239,14 @@ fn annotation(check: &mut Check<'_>, kind: KindName, path: &str, key: &str, valu
         let names: Vec<&str> = kinds.iter().map(|k| k.as_str()).collect();
         let reason = format!("has no meaning on a {kind}");
         return check.warning("V0029", path, &reason, &format!("it belongs on a {}", names.join(" or a ")));
+    }
+    if key == PROXY_PROTOCOL {
+        for range in value.split(',').map(str::trim) {
+            if let Err(rule) = range.parse::<Cidr>() {
+                let mend = "write ranges of load balancers with commas between them, like \"10.0.0.0/8,192.0.2.7\"";
+                check.error("V0029", path, &rule, mend);
+            }
+        }
     }
     if !values.is_empty() && !values.contains(&value) {
         let mend = match nearest(value, values.iter().copied()) {

@@ -5,7 +5,7 @@ mod answers;
 mod cases;
 mod generated;
 mod origin;
-mod peers;
+pub mod peers;
 
 use std::time::Duration;
 

@@ -131,7 +131,7 @@ async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&st
 }
 
 /// Where `benches/peers` puts it, on the search path, or where Debian puts it, which is not on everybody's.
-fn find(program: &str) -> PathBuf {
+pub fn find(program: &str) -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = [own].into_iter().chain(std::env::split_paths(&path)).chain([Path::new("/usr/sbin").to_owned()]);

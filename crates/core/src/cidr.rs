@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A range of IP addresses, `10.0.0.0/8`; an address alone is a range of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     address: IpAddr,
     prefix: u8,
@@ -77,6 +80,20 @@ impl FromStr for Cidr {
             .filter(|p| digits && *p <= width(address))
             .ok_or_else(|| format!("{prefix:?} is not a prefix length from 0 to {}", width(address)))?;
         Cidr::new(address, prefix).ok_or_else(|| format!("{text} has bits set beyond its prefix"))
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(range: Cidr) -> Self {
+        range.to_string()
     }
 }
 
