@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use veer_http::h2::{Code, Connection};
 use veer_http::{Method, Name, RequestHead, ResponseHead, Version, h1, h2};
 
@@ -105,22 +106,22 @@ where
     let wire: SharedWire = Rc::new(std::cell::RefCell::new(Wire::new(io, input)));
     async move {
         loop {
-            let next = next_request(&wire, &connections, &watch).await;
-            watch.phase(Phase::Busy, &connections);
-            // In a place of its own, so that an idle connection does not hold room for a request.
-            let turn = match next {
-                Next::Request(head, parsed) => Box::pin(turn(&wire, &handle, head, parsed, &watch)),
-                Next::Nothing => return End::InOrder,
-                Next::Fault(status, reason) => {
-                    let refusing = boxed(refuse(&wire, status, reason));
-                    return refusing.await;
+            // In places of their own, so that an idle connection does not hold room for a request, nor for what was read of one.
+            let answering: Answering<'_> = {
+                let next = next_request(&wire, &connections, &watch).await;
+                watch.phase(Phase::Busy, &connections);
+                match next {
+                    Next::Request(head, parsed) => Box::pin(turn(&wire, &handle, head, parsed, &watch)),
+                    Next::Nothing => return End::InOrder,
+                    Next::Fault(status, reason) => Box::pin(refuse(&wire, status, reason)),
                 }
             };
-            match turn.await {
+            match answering.await {
                 Turn::GoesOn => watch.phase(Phase::Idle, &connections),
                 Turn::Gone => return End::InOrder,
+                Turn::Refused(end) => return end,
                 Turn::Closes => {
-                    let closing = boxed(close(&wire));
+                    let closing: Pin<Box<dyn Future<Output = ()>>> = Box::pin(close(&wire));
                     closing.await;
                     return End::InOrder;
                 }
@@ -135,9 +136,7 @@ where
     }
 }
 
-fn boxed<'a, T>(future: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
-    Box::pin(future)
-}
+type Answering<'a> = Pin<Box<dyn Future<Output = Turn> + 'a>>;
 
 /// What becomes of a connection after a request.
 enum Turn {
@@ -146,6 +145,8 @@ enum Turn {
     Gone,
     Closes,
     Tunnel(TunnelTask),
+    /// What came was no request.
+    Refused(End),
 }
 
 /// One request and its answer.
@@ -290,14 +291,14 @@ fn framing(head: &ResponseHead, method: Method, version: Version, body: &Respons
     }
 }
 
-async fn refuse(wire: &SharedWire, status: u16, reason: String) -> End {
+async fn refuse(wire: &SharedWire, status: u16, reason: String) -> Turn {
     let text = format!("veer: DPE {reason}\n");
     let mut head = ResponseHead::new(status);
     head.fields.push(Name::ContentType, b"text/plain; charset=utf-8");
     let response = Response::new(head, ResponseBody::full(Bytes::from(text)));
     let _ = answer(wire, Method::Get, Version::Http11, response, false, false).await;
     close(wire).await;
-    if status == 408 { End::SlowHead } else { End::Broken }
+    Turn::Refused(if status == 408 { End::SlowHead } else { End::Broken })
 }
 
 /// Ends the connection so that what was sent arrives.
@@ -345,13 +346,11 @@ where
         // Boxed: the runtime moves what it is given several times, at the beginning and at the end.
         tokio::task::spawn_local(Box::pin(stream(half, head, end, Rc::clone(&handle))));
     };
-    let driving = drive(link, io, input, PING, control, request);
-    async move {
-        match driving.await {
-            LinkEnd::InOrder | LinkEnd::Lost => End::InOrder,
-            LinkEnd::Broken(_) => End::Broken,
-        }
-    }
+    // An `async` block around it would hold it twice.
+    drive(link, io, input, PING, control, request).map(|end| match end {
+        LinkEnd::InOrder | LinkEnd::Lost => End::InOrder,
+        LinkEnd::Broken(_) => End::Broken,
+    })
 }
 
 /// One request and its answer.
@@ -387,5 +386,22 @@ where
     let mut pump = if end { StreamPump::done() } else { StreamPump::default() };
     if poll_fn(|cx| pump.poll(cx, &half, &mut body)).await.is_err() {
         half.reset(Code::INTERNAL_ERROR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recent::Recent;
+
+    /// There are thousands, and most wait: what is needed only while something happens has places of its own.
+    #[test]
+    fn a_connection_that_waits_has_no_room_for_a_request() {
+        let connections = Rc::new(Connections::new(Recent::default()));
+        let handle = |_| async { Response::new(ResponseHead::new(200), ResponseBody::full(Bytes::new())) };
+        let of = |size: usize, most: usize| assert!(size <= most, "{size} bytes");
+        let (every, watch) = (|| Rc::clone(&connections), || connections.watch(None, None));
+        of(size_of_val(&http1(Transport::Gone, BytesMut::new(), handle, every(), watch())), 160);
+        of(size_of_val(&http2(Transport::Gone, BytesMut::new(), handle, every(), watch())), 320);
     }
 }

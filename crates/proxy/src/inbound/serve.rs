@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 
 use super::request;
 use super::state::Caller;
@@ -19,11 +20,11 @@ pub fn http1(
     caller: Rc<Caller>,
     watch: Rc<Watch>,
 ) -> impl Future<Output = ()> {
-    // Not an `async fn`: that would hold its arguments twice.
+    // Not an `async fn`, nor an `async` block around `serving`: those would hold what they are given twice.
     let (connections, counting) = (Rc::clone(&worker.connections), Rc::clone(&worker));
     let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
     let serving = serve::http1(io, read, handle, connections, watch);
-    async move { counting.ended("inbound", serving.await) }
+    serving.map(move |end| counting.ended("inbound", end))
 }
 
 /// HTTP/2.
@@ -37,5 +38,5 @@ pub fn http2(
     let (connections, counting) = (Rc::clone(&worker.connections), Rc::clone(&worker));
     let handle = move |asked| request::handle(Rc::clone(&worker), Rc::clone(&caller), asked);
     let serving = serve::http2(io, read, handle, connections, watch);
-    async move { counting.ended("inbound", serving.await) }
+    serving.map(move |end| counting.ended("inbound", end))
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use veer_balance::Target;
 use veer_core::AppProtocol;
@@ -152,7 +153,7 @@ pub fn http1(
     let (counting, from) = (Rc::clone(&worker), Rc::new(from));
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
     let serving = serve::http1(io, read, handle, connections, watch);
-    async move { counting.ended(direction, serving.await) }
+    serving.map(move |end| counting.ended(direction, end))
 }
 
 /// The same for HTTP/2.
@@ -167,7 +168,7 @@ pub fn http2(
     let (counting, from) = (Rc::clone(&worker), Rc::new(from));
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
     let serving = serve::http2(io, read, handle, connections, watch);
-    async move { counting.ended(direction, serving.await) }
+    serving.map(move |end| counting.ended(direction, end))
 }
 
 /// The connection, and what detection read of it.
