@@ -61,7 +61,7 @@ async fn plain(
     place: Place,
 ) {
     let spoken = detect::detect(&mut stream, FIRST_BYTES).await;
-    let from = Downstream { destination: None, door: Some(Door::plain(serving, client)) };
+    let from = Rc::new(Downstream { destination: None, door: Some(Door::plain(serving, client)) });
     let (stream, read) = match spoken {
         Ok(_) if stream.seen().is_empty() => return,
         Ok(_) => stream.into_parts(),
@@ -113,8 +113,8 @@ async fn sealed(
         return bytes(worker, &listener, name, Copied(stream), place);
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2_STANDARD);
-    let from =
-        Downstream { destination: None, door: Some(Door::sealed(serving, hello.server_name, listener.asks, client)) };
+    let door = Door::sealed(serving, hello.server_name, listener.asks, client);
+    let from = Rc::new(Downstream { destination: None, door: Some(door) });
     match is_http2 {
         true => place.go_on(http2(worker, stream.into(), BytesMut::new(), from, "ingress")),
         false => place.go_on(http1(worker, stream.into(), BytesMut::new(), from, "ingress")),

@@ -58,7 +58,10 @@ impl Downstream {
 /// Serves the explicit listener: an HTTP proxy, and a reverse proxy by `Host`.
 pub async fn listen(worker: Rc<Worker>, listener: Listener) {
     let serving = Rc::clone(&worker);
-    worker.accept(listener, "outbound", move |stream, place| explicit(Rc::clone(&serving), stream, place)).await;
+    // The same for every connection.
+    let from = Rc::new(Downstream { destination: None, door: None });
+    let serve = move |stream, place| explicit(Rc::clone(&serving), Rc::clone(&from), stream, place);
+    worker.accept(listener, "outbound", serve).await;
 }
 
 /// Serves connections that packet-filter rules led here.
@@ -78,9 +81,8 @@ pub fn original_destination(stream: &Stream, listener: Option<SocketAddr>) -> Op
     veer_net::original_dst(stream).or_else(|| stream.local_addr().ok().filter(|address| Some(*address) != listener))
 }
 
-async fn explicit(worker: Rc<Worker>, stream: Stream, place: Place) {
+async fn explicit(worker: Rc<Worker>, from: Rc<Downstream>, stream: Stream, place: Place) {
     let mut stream = Prefixed::new(stream);
-    let from = Downstream { destination: None, door: None };
     match detect::detect(&mut stream, FIRST_BYTES).await {
         Ok(Protocol::Http2) => {
             let (io, read) = parts(stream);
@@ -125,7 +127,7 @@ async fn captured(worker: Rc<Worker>, stream: Stream, original: Option<SocketAdd
             }
         }
     };
-    let from = |destination| Downstream { destination: Some(destination), door: None };
+    let from = |destination| Rc::new(Downstream { destination: Some(destination), door: None });
     match spoken {
         Protocol::Http1 => {
             let (io, read) = parts(stream);
@@ -146,11 +148,11 @@ pub fn http1(
     worker: Rc<Worker>,
     io: Transport,
     read: BytesMut,
-    from: Downstream,
+    from: Rc<Downstream>,
     direction: &'static str,
 ) -> impl Future<Output = ()> {
     let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let (counting, from) = (Rc::clone(&worker), Rc::new(from));
+    let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
     let serving = serve::http1(io, read, handle, connections, watch);
     serving.map(move |end| counting.ended(direction, end))
@@ -161,11 +163,11 @@ pub fn http2(
     worker: Rc<Worker>,
     io: Transport,
     read: BytesMut,
-    from: Downstream,
+    from: Rc<Downstream>,
     direction: &'static str,
 ) -> impl Future<Output = ()> {
     let (connections, watch) = (Rc::clone(&worker.connections), worker.connections.watch(None, None));
-    let (counting, from) = (Rc::clone(&worker), Rc::new(from));
+    let counting = Rc::clone(&worker);
     let handle = move |request| request::handle(Rc::clone(&worker), Rc::clone(&from), request);
     let serving = serve::http2(io, read, handle, connections, watch);
     serving.map(move |end| counting.ended(direction, end))

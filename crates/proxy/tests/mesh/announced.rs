@@ -134,6 +134,8 @@ fn ingress(address: IpAddr, balancers: &[IpAddr]) -> Ingress {
         let route = TcpRoute {
             name: ObjectName::new("shop", "echo"),
             consumer_namespace: None,
+            owner: None,
+            parent_port: None,
             backends: vec![backend("echo")],
         };
         Serves::Bytes(vec![AttachedStream { hostnames: vec![], route }])
