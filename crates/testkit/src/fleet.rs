@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -485,15 +485,12 @@ fn started_by_veer(document: &str) -> bool {
 }
 
 impl Fleet {
-    /// Tells all processes to end, and waits until they have, or for half a minute.
+    /// Tells all processes to end, and waits until they have: the supervisor kills those that take more than ten seconds.
     fn end(&mut self) {
         let supervisor = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         // Fails only when it has ended.
         let _ = supervisor.map(|pid| kill_process(pid, Signal::TERM));
-        let begun = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(30) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let _ = self.process.wait();
     }
 }
 
