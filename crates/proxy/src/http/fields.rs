@@ -149,17 +149,26 @@ pub fn set_grpc_timeout(fields: &mut Fields, left: Duration) {
 }
 
 /// Makes the authority that a request is for the head's one authority: that of its absolute target or `:authority`, else `Host`
-/// (RFC 9112 §3.2.2: the target wins). No `Host` field is left.
+/// (RFC 9112 §3.2.2: the target wins). No `Host` field is left. Whether it is well formed is for [`check_authority`] to say.
 ///
 /// # Errors
-/// [`RequestError::Malformed`] when there is none, more than one, or none that is well formed.
-pub fn settle_authority(head: &mut RequestHead) -> Result<(), RequestError> {
+/// [`RequestError::Malformed`] when there is none, or more than one.
+pub fn take_authority(head: &mut RequestHead) -> Result<(), RequestError> {
     if head.take_host() > 1 {
         return Err(RequestError::Malformed("more than one Host field"));
     }
-    let Some(authority) = head.authority() else {
-        return Err(RequestError::Malformed("neither a target with an authority nor a Host field"));
-    };
+    match head.authority() {
+        Some(_) => Ok(()),
+        None => Err(RequestError::Malformed("neither a target with an authority nor a Host field")),
+    }
+}
+
+/// Whether a head's authority is one.
+///
+/// # Errors
+/// [`RequestError::Malformed`] when it is not.
+pub fn check_authority(head: &RequestHead) -> Result<(), RequestError> {
+    let authority = head.authority().unwrap_or_default();
     if split_authority(authority).is_some() {
         return Ok(());
     }
@@ -169,6 +178,15 @@ pub fn settle_authority(head: &mut RequestHead) -> Result<(), RequestError> {
     } else {
         "the authority is no host with an optional port"
     }))
+}
+
+/// [`take_authority`], then [`check_authority`].
+///
+/// # Errors
+/// As these.
+pub fn settle_authority(head: &mut RequestHead) -> Result<(), RequestError> {
+    take_authority(head)?;
+    check_authority(head)
 }
 
 /// Host (an IPv6 address in its brackets) and port of an authority (RFC 3986 §3.2); `None` when it is not well formed.
@@ -247,11 +265,22 @@ pub fn trace(fields: &mut Fields, rng: &mut fastrand::Rng) -> TraceId {
 }
 
 fn put_hex(out: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (places, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        (places[0], places[1]) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
+        places.copy_from_slice(&HEX[usize::from(*byte)]);
     }
 }
+
+/// Every byte in two digits.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 /// A W3C trace id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

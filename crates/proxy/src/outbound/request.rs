@@ -61,11 +61,18 @@ async fn forward(
     exchange.traced(fields::trace(&mut head.fields, &mut worker.rng.borrow_mut()));
 
     // Who is asked? The address that the connection was going to, else the authority that the request names.
-    fields::settle_authority(&mut head)?;
+    fields::take_authority(&mut head)?;
     exchange.host(&head);
     let Destination { service, port } = match (&from.destination, &from.door) {
-        (Some(destination), _) => destination.clone(),
-        (None, Some(door)) => door.enter(&mut head)?,
+        (Some(destination), _) => {
+            fields::check_authority(&head)?;
+            destination.clone()
+        }
+        (None, Some(door)) => {
+            fields::check_authority(&head)?;
+            door.enter(&mut head)?
+        }
+        // What leads somewhere is well formed.
         (None, None) => destination::by_authority(&worker.knowledge, &worker.process.namespace, &head).await?,
     };
     exchange.asked(&service);
