@@ -37,7 +37,7 @@ fn stated(table: HashTable, clusters: &[(&str, &[u16])]) -> Endpoints {
         service_tokens: vec![],
     };
     let host = "cart.shop.svc.clusterset.local".parse().unwrap();
-    Endpoints { host, policy, clusters: clusters.iter().map(cluster).collect(), tls: vec![] }
+    Endpoints { host, policy, clusters: clusters.iter().map(cluster).collect(), tls: vec![], external: None }
 }
 
 struct Bench {

@@ -49,7 +49,7 @@ fn stated(clusters: &[(&str, usize)], policy: TrafficPolicy) -> Endpoints {
         service_tokens: vec![],
     };
     let host = "cart.shop.svc.clusterset.local".parse().unwrap();
-    Endpoints { host, policy, clusters: clusters.iter().map(cluster).collect(), tls: Vec::new() }
+    Endpoints { host, policy, clusters: clusters.iter().map(cluster).collect(), tls: Vec::new(), external: None }
 }
 
 impl Bench {

@@ -53,5 +53,5 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         let endpoints = (0..count).map(endpoint).collect::<anyhow::Result<_>>()?;
         clusters.push(ClusterEndpoints { cluster, reach, endpoints, service_tokens: Vec::new() });
     }
-    Ok(Endpoints { host: "cart.shop.svc.clusterset.local".parse()?, policy, clusters, tls: Vec::new() })
+    Ok(Endpoints { host: "cart.shop.svc.clusterset.local".parse()?, policy, clusters, tls: Vec::new(), external: None })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use veer_core::ObjectName;
 use veer_core::backend_tls::{Authorities, BackendTls};
-use veer_resources::{BackendTlsPolicySpec, Diagnostic, Kind, Object, ObjectRef, SectionTarget};
+use veer_resources::{BackendTlsPolicySpec, BackendTlsValidation, Diagnostic, Kind, Object, ObjectRef, SectionTarget};
 
 use crate::authorities::authorities;
 use crate::catalog::ObjectKey;
@@ -46,7 +46,7 @@ pub(crate) fn backend_tls(view: View<'_>, name: &ObjectName) -> Vec<BackendTls> 
 pub(crate) fn judge(view: View<'_>, key: &ObjectKey) -> PolicyVerdict {
     let mut verdict = PolicyVerdict::default();
     let Some((object, spec)) = view.object(key.0, &key.1).and_then(policy) else { return verdict };
-    let Judged { mut accepted, resolved, .. } = authorities_of(view, object, spec);
+    let Judged { mut accepted, resolved, .. } = authorities_of(view, object, &spec.validation);
     for target in spec.target_refs.iter().filter(|target| target.is_service()) {
         let name = service_of(object, target);
         if let Some(no) = unattached(view, object, target, &name) {
@@ -107,18 +107,19 @@ fn unattached(view: View<'_>, object: &Object, target: &SectionTarget, name: &Ob
     })
 }
 
-struct Judged {
-    accepted: Option<No>,
-    resolved: Option<No>,
-    authorities: Authorities,
+/// Who may vouch for a backend, and what is wrong with that.
+pub(crate) struct Judged {
+    pub accepted: Option<No>,
+    pub resolved: Option<No>,
+    pub authorities: Authorities,
 }
 
-fn authorities_of(view: View<'_>, object: &Object, spec: &BackendTlsPolicySpec) -> Judged {
+/// Who may vouch for a backend of which `object` asks this.
+pub(crate) fn authorities_of(view: View<'_>, object: &Object, validation: &BackendTlsValidation) -> Judged {
     let broken = |reason, message: String| {
         let authorities = Authorities::Nobody(message.as_str().into());
         Judged { accepted: Some((reason, message)), resolved: None, authorities }
     };
-    let validation = &spec.validation;
     let well_known = validation.well_known.as_deref().filter(|name| !name.is_empty());
     if object.failed_closed {
         return broken("Invalid", "the policy could not be read".to_owned());
@@ -148,7 +149,7 @@ fn authorities_of(view: View<'_>, object: &Object, spec: &BackendTlsPolicySpec) 
 }
 
 fn translate(view: View<'_>, object: &Object, spec: &BackendTlsPolicySpec, service_port: u16) -> BackendTls {
-    let Judged { authorities, .. } = authorities_of(view, object, spec);
+    let Judged { authorities, .. } = authorities_of(view, object, &spec.validation);
     let authorities = match authorities {
         Authorities::Nobody(reason) => Authorities::Nobody(format!("{}: {reason}", object.name()).into()),
         sound => sound,

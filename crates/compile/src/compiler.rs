@@ -22,15 +22,17 @@ use crate::backend_tls::{PolicyVerdict, judge};
 use crate::callee::{Callee, callee};
 use crate::catalog::{Catalog, ObjectKey};
 use crate::checks::{self, check};
+use crate::external::{External, external};
 use crate::ingress::{Front, class_status, front};
 use crate::links;
 use crate::meaning::{Meaning, Refused};
 use crate::memo::{Changed, Dirty, Key, Memo};
 use crate::policies;
+use crate::route_status::backend_refs;
 use crate::routes::{Route, attachments, route};
 use crate::service::{Compiled, service};
 use crate::shape::{Shape, shape};
-use crate::status::{AncestorStatus, ParentStatus, PolicyStatus, RouteStatus, Status};
+use crate::status::{AncestorStatus, ParentRefStatus, ParentStatus, PolicyStatus, RouteStatus, Status};
 use crate::view::{Db, View};
 use crate::world::{ClusterConfig, World};
 
@@ -50,6 +52,7 @@ pub struct Compiler {
     checks: Memo<ObjectKey, Vec<Diagnostic>>,
     tls_policies: Memo<ObjectKey, PolicyVerdict>,
     policies: Memo<ObjectKey, policies::Verdict>,
+    externals: Memo<ObjectName, External>,
     parts: Parts,
     last: Option<Meaning>,
 }
@@ -66,6 +69,9 @@ struct Parts {
 
 const ROUTE_KINDS: [KindName; 5] =
     [KindName::HttpRoute, KindName::GrpcRoute, KindName::TlsRoute, KindName::TcpRoute, KindName::UdpRoute];
+
+/// Parents that the status of an XBackend may name.
+const MAX_PARENTS: usize = 32;
 
 /// Ancestors that the status of a policy may name.
 const MAX_ANCESTORS: usize = 16;
@@ -124,6 +130,9 @@ impl Compiler {
 
         let policies = db.catalog.of_kind(KindName::BackendTlsPolicy).map(|object| object.key());
         self.tls_policies.update(policies, &dirty, |key, reads, _| judge(View { db: &db, reads }, key));
+        let outside = db.catalog.of_kind(KindName::XBackend).map(|object| object.name());
+        let externals =
+            self.externals.update(outside, &dirty, |name, reads, last| external(View { db: &db, reads }, name, last));
         let judged = policies::KINDS.iter().flat_map(|kind| db.catalog.of_kind(*kind)).map(|object| object.key());
         self.policies.update(judged, &dirty, |key, reads, _| policies::judge(View { db: &db, reads }, key));
 
@@ -132,6 +141,7 @@ impl Compiler {
         self.db = Some(db);
         self.keep(services, callees);
         self.keep_fronts(fronts);
+        self.keep_externals(externals);
         let meaning = self.gather(world, links.paths, links.bundles, refused, faults, statuses);
         self.last = Some(meaning.clone());
         meaning
@@ -274,6 +284,16 @@ impl Compiler {
         }
     }
 
+    fn keep_externals(&mut self, externals: Changed<ObjectName, External>) {
+        for (name, old) in externals {
+            if let Some((host, _)) = old.as_ref().and_then(|old| old.endpoints.as_ref()) {
+                self.parts.endpoints.remove(host);
+            }
+            let now = self.externals.get(&name).and_then(|external| external.endpoints.clone());
+            self.parts.endpoints.extend(now);
+        }
+    }
+
     fn statuses(&self, db: &Db) -> BTreeMap<ObjectKey, Status> {
         let mut parents: BTreeMap<ObjectKey, Vec<(usize, ParentStatus)>> = BTreeMap::new();
         let mut statuses = BTreeMap::new();
@@ -304,6 +324,12 @@ impl Compiler {
             }
             statuses.insert(key.clone(), Status::Policy(PolicyStatus { ancestors }));
         }
+        let mut led = self.led_outside(db);
+        for (name, external) in self.externals.iter() {
+            let parents = led.remove(name).unwrap_or_default().into_iter().take(MAX_PARENTS);
+            let parents = parents.map(|parent| ParentStatus::below(parent, external.conditions.clone())).collect();
+            statuses.insert((KindName::XBackend, name.clone()), Status::Route(RouteStatus { parents }));
+        }
         for (key, verdict) in self.policies.iter() {
             let ancestors = verdict.ancestors.iter().take(MAX_ANCESTORS).cloned().collect();
             statuses.insert(key.clone(), Status::Policy(PolicyStatus { ancestors }));
@@ -311,6 +337,26 @@ impl Compiler {
         let classes = db.catalog.of_kind(KindName::GatewayClass);
         statuses.extend(classes.filter_map(|class| Some((class.key(), class_status(class)?))));
         statuses
+    }
+
+    /// By XBackend the parents of routes that lead there.
+    fn led_outside(&self, db: &Db) -> BTreeMap<ObjectName, Vec<ParentRefStatus>> {
+        let mut led: BTreeMap<ObjectName, Vec<ParentRefStatus>> = BTreeMap::new();
+        for (key, route) in self.routes.iter() {
+            let (Some(route), Some(object)) = (route.as_ref(), db.catalog.get(key)) else { continue };
+            for reference in backend_refs(object).filter(|reference| reference.is_xbackend()) {
+                let namespace = reference.namespace.as_ref().unwrap_or(&object.meta.namespace);
+                let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&reference.name) };
+                let parents = led.entry(name).or_default();
+                for parent in &route.parent_refs {
+                    let parent = ParentRefStatus::below(parent, object);
+                    if !parents.contains(&parent) {
+                        parents.push(parent);
+                    }
+                }
+            }
+        }
+        led
     }
 
     fn gather(
@@ -335,6 +381,7 @@ impl Compiler {
         faults.extend(self.callees.iter().flat_map(|(_, callee)| callee.faults.iter().cloned()));
         faults.extend(self.fronts.iter().flat_map(|(_, front)| front.faults.iter().cloned()));
         faults.extend(self.tls_policies.iter().flat_map(|(_, verdict)| verdict.faults.iter().cloned()));
+        faults.extend(self.externals.iter().flat_map(|(_, external)| external.faults.iter().cloned()));
         faults.extend(self.policies.iter().flat_map(|(_, verdict)| verdict.faults.iter().cloned()));
         faults.extend(self.checks.iter().flat_map(|(_, faults)| faults.iter().cloned()));
         let place = |d: &Diagnostic| (Arc::clone(&d.file), d.line, d.column, d.code, d.reason.clone());

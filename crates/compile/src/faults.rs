@@ -238,6 +238,12 @@ pub(crate) fn route_parent(route: &Object, index: usize, reason: &str, message: 
     route.error("V0393", &path, format!("{reason}: {message}"), mend)
 }
 
+/// An XBackend that nobody is led to, or not as it is written.
+pub(crate) fn xbackend(backend: &Object, reason: &str, message: &str) -> Diagnostic {
+    let mend = "`veer get xbackend` shows its status; what it leaves open is never sent in clear text";
+    backend.error("V0395", "spec", format!("{reason}: {message}"), mend)
+}
+
 /// A BackendTLSPolicy that does not act as it is written.
 pub(crate) fn backend_tls(policy: &Object, path: &str, reason: &str, message: &str) -> Diagnostic {
     let mend = "`veer get backendtlspolicy` shows its status; what it leaves open is never sent in clear text";

@@ -33,6 +33,7 @@ mod checks;
 mod compiler;
 mod explain;
 mod export;
+mod external;
 mod faults;
 mod http;
 mod ingress;

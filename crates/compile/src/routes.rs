@@ -10,6 +10,7 @@ use veer_resources::{
     TcpRouteRule, Transport,
 };
 
+use crate::external;
 use crate::faults;
 use crate::http::{grpc_rules, http_rules};
 use crate::ingress;
@@ -284,7 +285,8 @@ pub(crate) fn backends(
         let path = format!("{path}[{index}]");
         let backend = backend(view, route, reference);
         // A kind that cannot be a backend was told when the object was read.
-        if let (Some(reason), Some(_)) = (&backend.invalid, reference.target()) {
+        let known = reference.target().is_some() || reference.is_xbackend();
+        if let (Some(reason), true) = (&backend.invalid, known) {
             faults.push(faults::backend(route, &path, reason));
         }
         backends.push(backend);
@@ -298,9 +300,10 @@ pub(crate) fn backend(view: View<'_>, route: &Object, reference: &BackendRef) ->
     let name = ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&reference.name) };
     let outcome = resolve(view, route, reference, &name);
     let (host, port, protocol, invalid) = match outcome {
-        Ok((host, port, protocol)) => (host, port, Some(protocol), None),
+        Ok((host, port, protocol)) => (host, port, protocol, None),
         Err((_, reason)) => {
             let host = match reference.target() {
+                None if reference.is_xbackend() => ServiceHost::external(&name),
                 Some(TargetKind::ServiceImport) => ServiceHost::clusterset(&name),
                 _ => ServiceHost::cluster_local(&name),
             };
@@ -315,7 +318,10 @@ fn resolve(
     route: &Object,
     reference: &BackendRef,
     name: &ObjectName,
-) -> Result<(ServiceHost, u16, AppProtocol), No> {
+) -> Result<(ServiceHost, u16, Option<AppProtocol>), No> {
+    if reference.is_xbackend() {
+        return outside(view, route, reference, name);
+    }
     let kind = reference.target().ok_or_else(|| {
         let (kind, group) = (&reference.kind, &reference.group);
         ("InvalidKind", format!("there is no kind {kind} in the group {group:?} to lead to"))
@@ -344,7 +350,35 @@ fn resolve(
     };
     let found = ports.iter().find(|p| p.port == port);
     let no_port = || missing(format!("{} {name} has no port {port}", kind_name(kind)));
-    Ok((host, port, found.map(|p| p.protocol).ok_or_else(no_port)?))
+    Ok((host, port, Some(found.map(|p| p.protocol).ok_or_else(no_port)?)))
+}
+
+/// An XBackend has one port of its own; a reference need not name it.
+fn outside(
+    view: View<'_>,
+    route: &Object,
+    reference: &BackendRef,
+    name: &ObjectName,
+) -> Result<(ServiceHost, u16, Option<AppProtocol>), No> {
+    let kind = KindName::XBackend;
+    if name.namespace != route.meta.namespace && !granted(view, route, kind.group(), kind.as_str(), name) {
+        let from = format!("{} of namespace {}", route.kind.name(), route.meta.namespace);
+        let message = format!("no ReferenceGrant in namespace {} lets a {from} lead to {kind} {name}", name.namespace);
+        return Err(("RefNotPermitted", message));
+    }
+    if let Kind::UdpRoute(_) = route.kind {
+        return Err(("InvalidKind", "datagrams do not leave the cluster: a Service must be named".to_owned()));
+    }
+    let (host, port, protocol) = external::target(view, name)?;
+    if let Some(other) = reference.port.filter(|other| *other != port) {
+        return Err(("BackendNotFound", format!("XBackend {name} has port {port}, and no port {other}")));
+    }
+    let of_requests = matches!(route.kind, Kind::HttpRoute(_) | Kind::GrpcRoute(_));
+    if of_requests && protocol == Some(AppProtocol::Tcp) {
+        let message = format!("XBackend {name} takes bytes, and a {} leads requests", route.kind.name());
+        return Err(("UnsupportedProtocol", message));
+    }
+    Ok((host, port, protocol))
 }
 
 /// Datagrams lead to ports for them, of this cluster's Services.
@@ -353,7 +387,7 @@ fn datagram_port(
     kind: TargetKind,
     name: &ObjectName,
     reference: &BackendRef,
-) -> Result<(ServiceHost, u16, AppProtocol), No> {
+) -> Result<(ServiceHost, u16, Option<AppProtocol>), No> {
     let missing = |message: String| ("BackendNotFound", message);
     if kind != TargetKind::Service {
         return Err(("InvalidKind", format!("datagrams do not cross clusters: {name} must be a Service")));
@@ -364,7 +398,7 @@ fn datagram_port(
         return Err(missing(format!("Service {name} has no UDP port {port}")));
     }
     let host = ServiceHost::cluster_local(name).map_err(|error| missing(error.to_string()))?;
-    Ok((host, port, AppProtocol::Tcp))
+    Ok((host, port, Some(AppProtocol::Tcp)))
 }
 
 /// Whether a ReferenceGrant lets an object of the Gateway API refer to this.

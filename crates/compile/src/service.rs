@@ -125,7 +125,7 @@ impl Compiled {
         tls: Vec<Arc<BackendTls>>,
     ) {
         let host = service.host.clone();
-        let endpoints = Endpoints { host: host.clone(), policy, clusters, tls };
+        let endpoints = Endpoints { host: host.clone(), policy, clusters, tls, external: None };
         self.services.insert(host.clone(), Arc::new(service));
         self.endpoints.insert(host, Arc::new(endpoints));
     }

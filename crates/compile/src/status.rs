@@ -213,7 +213,19 @@ impl RouteKindStatus {
     }
 }
 
+impl ParentRefStatus {
+    /// A parent of a route, whole: read from elsewhere than the route.
+    pub(crate) fn below(parent: &ParentRef, route: &Object) -> Self {
+        let namespace = parent.namespace.as_ref().unwrap_or(&route.meta.namespace);
+        Self { namespace: Some(namespace.to_string()), ..ParentStatus::new(parent, Vec::new()).parent_ref }
+    }
+}
+
 impl ParentStatus {
+    pub(crate) fn below(parent_ref: ParentRefStatus, conditions: Vec<Condition>) -> Self {
+        Self { parent_ref, controller_name: CONTROLLER_NAME, conditions }
+    }
+
     pub(crate) fn new(parent: &ParentRef, conditions: Vec<Condition>) -> Self {
         let text = |text: &Option<std::sync::Arc<str>>| text.as_ref().map(ToString::to_string);
         let parent_ref = ParentRefStatus {

@@ -24,6 +24,10 @@ pub struct Endpoints {
     /// TLS toward those of them that are not in the mesh, by port of the service; other ports are spoken to in clear text.
     #[serde(default)]
     pub tls: Vec<Arc<BackendTls>>,
+    /// A name outside of all clusters that the proxy resolves for each new connection: it stands in place of the address of the only
+    /// endpoint. `None`: endpoints have addresses.
+    #[serde(default)]
+    pub external: Option<Arc<str>>,
 }
 
 impl Resource for Endpoints {

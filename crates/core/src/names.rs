@@ -167,6 +167,15 @@ impl ServiceHost {
         Self::new(&format!("{}.{}.{CLUSTERSET_SUFFIX}", object.name, object.namespace))
     }
 
+    /// What stands for a destination outside of all clusters (an XBackend); no application can ask for it, for RFC 6761 reserves
+    /// `invalid`.
+    ///
+    /// # Errors
+    /// When name or namespace is not a DNS label.
+    pub fn external(object: &ObjectName) -> Result<Self, NameError> {
+        Self::new(&format!("{}.{}.xbackend.invalid", object.name, object.namespace))
+    }
+
     /// Whether this is a `clusterset.local` host.
     pub fn is_clusterset(&self) -> bool {
         self.0.ends_with(CLUSTERSET_SUFFIX)

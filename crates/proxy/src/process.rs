@@ -150,6 +150,7 @@ impl Process {
             options: self.config.connect_options(),
             identity: self.identity.clone(),
             metrics: self.telemetry.metrics.clone(),
+            name: None,
         }
     }
 }

@@ -141,6 +141,8 @@ pub enum Kind {
     BackendTrafficPolicy(Arc<BackendTrafficPolicySpec>),
     /// `gateway.networking.k8s.io` BackendTLSPolicy
     BackendTlsPolicy(Arc<BackendTlsPolicySpec>),
+    /// `gateway.networking.x-k8s.io/v1alpha1` XBackend
+    XBackend(Arc<XBackendSpec>),
     /// `veer.dev/v1alpha1` AuthorizationPolicy
     AuthorizationPolicy(Arc<AuthorizationPolicySpec>),
 }
@@ -171,6 +173,7 @@ impl Kind {
             Kind::TrafficPolicy(_) => KindName::TrafficPolicy,
             Kind::BackendTrafficPolicy(_) => KindName::BackendTrafficPolicy,
             Kind::BackendTlsPolicy(_) => KindName::BackendTlsPolicy,
+            Kind::XBackend(_) => KindName::XBackend,
             Kind::AuthorizationPolicy(_) => KindName::AuthorizationPolicy,
         }
     }
@@ -202,12 +205,13 @@ pub enum KindName {
     TrafficPolicy,
     BackendTrafficPolicy,
     BackendTlsPolicy,
+    XBackend,
     AuthorizationPolicy,
 }
 
 impl KindName {
     /// All kinds that are read.
-    pub const ALL: [KindName; 23] = [
+    pub const ALL: [KindName; 24] = [
         KindName::Namespace,
         KindName::Service,
         KindName::EndpointSlice,
@@ -230,6 +234,7 @@ impl KindName {
         KindName::TrafficPolicy,
         KindName::BackendTrafficPolicy,
         KindName::BackendTlsPolicy,
+        KindName::XBackend,
         KindName::AuthorizationPolicy,
     ];
 
@@ -258,6 +263,7 @@ impl KindName {
             KindName::TrafficPolicy => "TrafficPolicy",
             KindName::BackendTrafficPolicy => "XBackendTrafficPolicy",
             KindName::BackendTlsPolicy => "BackendTLSPolicy",
+            KindName::XBackend => "XBackend",
             KindName::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
@@ -279,7 +285,7 @@ impl KindName {
             | KindName::ListenerSet
             | KindName::BackendTlsPolicy
             | KindName::ReferenceGrant => "gateway.networking.k8s.io",
-            KindName::BackendTrafficPolicy => "gateway.networking.x-k8s.io",
+            KindName::BackendTrafficPolicy | KindName::XBackend => "gateway.networking.x-k8s.io",
             KindName::Workload | KindName::Link | KindName::TrafficPolicy | KindName::AuthorizationPolicy => "veer.dev",
         }
     }
@@ -307,6 +313,7 @@ impl KindName {
             | KindName::Link
             | KindName::TrafficPolicy
             | KindName::BackendTrafficPolicy
+            | KindName::XBackend
             | KindName::AuthorizationPolicy => &["v1alpha1"],
         }
     }
@@ -339,6 +346,7 @@ impl KindName {
                 | KindName::TrafficPolicy
                 | KindName::BackendTrafficPolicy
                 | KindName::BackendTlsPolicy
+                | KindName::XBackend
         )
     }
 

@@ -258,6 +258,7 @@ fn read_kind(file: &Arc<str>, root: &Node, at: node::Pos, kind: KindName, out: &
         KindName::TrafficPolicy => spec(&mut cx, root).map(Kind::TrafficPolicy),
         KindName::BackendTrafficPolicy => spec(&mut cx, root).map(Kind::BackendTrafficPolicy),
         KindName::BackendTlsPolicy => spec(&mut cx, root).map(Kind::BackendTlsPolicy),
+        KindName::XBackend => spec(&mut cx, root).map(Kind::XBackend),
         KindName::AuthorizationPolicy => optional_spec(&mut cx, root).map(Kind::AuthorizationPolicy),
     };
     let failed = std::mem::take(&mut cx.failed);

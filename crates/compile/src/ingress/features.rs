@@ -2,6 +2,11 @@
 
 /// Supported at a Gateway, in the order that `status.supportedFeatures` must have. `docs/features.md` names the proof of each.
 pub const SUPPORTED: &[&str] = &[
+    "Backend",
+    "BackendExternalHostname",
+    "BackendProtocolHTTP2",
+    "BackendProtocolTCP",
+    "BackendTLS",
     "BackendTLSPolicy",
     "BackendTLSPolicyClusterTrustBundle",
     "BackendTLSPolicySANValidation",

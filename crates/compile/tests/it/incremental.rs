@@ -38,6 +38,7 @@ fn slots() -> Vec<Vec<String>> {
             "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: in, namespace: shop}}\nspec:\n  parentRefs: [{{kind: {parent}}}, {{group: \"\", kind: Service, name: cart}}]\n  rules: [{{backendRefs: [{{name: pay, port: 80}}]}}]"
         )
     };
+    let outside = "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackend\nmetadata: {name: out, namespace: shop}\nspec: {type: ExternalHostname, externalHostname: {hostname: out.example}, port: {port: 80}, protocol: HTTP}";
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {veer.dev/mtls: strict}}";
     vec![
         vec![
@@ -106,6 +107,13 @@ fn slots() -> Vec<Vec<String>> {
             at("HTTPRoute", "Gateway, name: web"),
             at("HTTPRoute", "ListenerSet, name: more"),
             at("GRPCRoute", "Gateway, name: web, sectionName: a"),
+            at("HTTPRoute", "Gateway, name: web")
+                .replace("name: pay, port", "group: gateway.networking.x-k8s.io, kind: XBackend, name: out, port"),
+        ],
+        vec![
+            outside.to_owned(),
+            outside.replace("out.example", "other.example"),
+            outside.replace("protocol: HTTP", "protocol: MCP"),
         ],
         vec![workload("shop/web-gateway", "pay", 14)],
     ]

@@ -3,6 +3,7 @@
 mod backend_tls;
 mod consent;
 mod endpoints;
+mod external;
 mod gateways;
 mod incremental;
 mod owners;

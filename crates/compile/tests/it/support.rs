@@ -101,7 +101,7 @@ pub fn link(name: &str, net: u8, more: &str) -> String {
     )
 }
 
-const PEM: &str = "    -----BEGIN CERTIFICATE-----\n    MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA\n    -----END CERTIFICATE-----\n";
+pub const PEM: &str = "    -----BEGIN CERTIFICATE-----\n    MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA\n    -----END CERTIFICATE-----\n";
 
 /// A peer that was just heard and offers nothing yet.
 pub fn peer(name: &str) -> PeerView {

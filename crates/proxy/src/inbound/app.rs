@@ -43,6 +43,7 @@ pub async fn ask(worker: &Rc<Worker>, app: SocketAddr, asked: &Asked) -> Result<
         identity: None,
         service: None,
         tls: None,
+        name: None,
     };
     let upstream = pools.upstream(&key);
     let reach = Reach::Plain(app);

@@ -140,6 +140,7 @@ impl Backend {
         }
         let mut key = Key::of(target, dial);
         key.tls = self.tls(service_port, dial);
+        key.name = self.endpoints.borrow().external.clone();
         let upstream = pools.upstream(&key);
         self.upstreams.borrow_mut().insert(at, (Arc::clone(target), Rc::clone(&upstream)));
         upstream

@@ -202,7 +202,7 @@ async fn open_once(
     Ok(match reach::of(worker, dial).await? {
         Reach::Plain(address) => match upstream.sealed_bytes(address).await? {
             Some(stream) => Io::Own(Box::new(stream)),
-            None => Io::Plain(dialer.tcp(address).await?),
+            None => Io::Plain(upstream.plain_bytes(address).await?),
         },
         Reach::Mesh(recipe) => Io::Own(Box::new(dialer.dial(&recipe, Hop::Tcp).await?.stream)),
     })

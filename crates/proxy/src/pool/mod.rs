@@ -56,6 +56,8 @@ pub struct Key {
     pub service: Option<Arc<str>>,
     /// TLS toward an endpoint that is not in the mesh.
     pub tls: Option<Arc<BackendTls>>,
+    /// The name outside of all clusters that is resolved in place of [`Self::address`].
+    pub name: Option<Arc<str>>,
 }
 
 impl Key {
@@ -71,7 +73,8 @@ impl Key {
             Dial::Gateway { token, .. } if target.endpoint().is_none() => Some(Arc::clone(token)),
             _ => None,
         };
-        Self { cluster: target.key.cluster.clone(), address: target.key.address, port, identity, service, tls: None }
+        let (cluster, address) = (target.key.cluster.clone(), target.key.address);
+        Self { cluster, address, port, identity, service, tls: None, name: None }
     }
 }
 
@@ -209,7 +212,7 @@ impl Pools {
         }
         let upstream = Rc::new(Upstream {
             key: key.clone(),
-            dialer: self.dialer.clone(),
+            dialer: Dialer { name: key.name.clone(), ..self.dialer.clone() },
             listener: Rc::clone(&self.listener),
             h2: RefCell::default(),
             dialing: RefCell::default(),
@@ -363,6 +366,14 @@ impl Upstream {
             None => Ok(None),
             Some(sealed) => Box::pin(sealed.dial(&self.dialer, address, Spoken::Bytes)).await.map(Some),
         }
+    }
+
+    /// The same in clear text.
+    ///
+    /// # Errors
+    /// As [`Self::outside`].
+    pub async fn plain_bytes(&self, address: SocketAddr) -> Result<Stream, DialError> {
+        self.dialer.tcp(address).await
     }
 
     /// Whether TLS is spoken with an endpoint outside of the mesh.

@@ -138,7 +138,7 @@ impl Two {
         self.east.put(self.west.cluster.as_str(), &self.path);
         self.east.put(
             host("cart").as_str(),
-            &Endpoints { host: host("cart"), policy, clusters: vec![cluster], tls: Vec::new() },
+            &Endpoints { host: host("cart"), policy, clusters: vec![cluster], tls: Vec::new(), external: None },
         );
     }
 

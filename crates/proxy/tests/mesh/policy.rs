@@ -114,7 +114,13 @@ fn a_foreign_cluster_comes_only_to_what_was_offered() {
         };
         east.put(
             host("cart").as_str(),
-            &Endpoints { host: host("cart"), policy: Default::default(), clusters: vec![cluster], tls: Vec::new() },
+            &Endpoints {
+                host: host("cart"),
+                policy: Default::default(),
+                clusters: vec![cluster],
+                tls: Vec::new(),
+                external: None,
+            },
         );
 
         // West does not know east: no handshake.

@@ -12,6 +12,7 @@ mod rate;
 mod route;
 mod service;
 mod workload;
+mod xbackend;
 
 pub use backend_tls::*;
 pub use fault::*;
@@ -24,3 +25,4 @@ pub use rate::*;
 pub use route::*;
 pub use service::*;
 pub use workload::*;
+pub use xbackend::*;

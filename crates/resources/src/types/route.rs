@@ -406,6 +406,11 @@ impl BackendRef {
     pub fn target(&self) -> Option<TargetKind> {
         TargetKind::of(&self.group, &self.kind)
     }
+
+    /// Whether it names an XBackend.
+    pub fn is_xbackend(&self) -> bool {
+        &*self.group == super::EXPERIMENTAL_GROUP && &*self.kind == "XBackend"
+    }
 }
 
 manifest! {

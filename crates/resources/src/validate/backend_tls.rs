@@ -11,10 +11,13 @@ pub(super) fn policy(check: &mut Check<'_>, spec: &BackendTlsPolicySpec) {
         let reason = "only a Service can have a BackendTLSPolicy; this target is not served";
         check.warning("V0042", &format!("spec.targetRefs[{index}]"), reason, "write group: \"\" and kind: Service");
     }
-    let validation = &spec.validation;
-    check.hostname("spec.validation.hostname", &validation.hostname);
+    validated(check, "spec.validation", &spec.validation);
+}
+
+/// What is asked of a backend.
+pub(super) fn validated(check: &mut Check<'_>, at: &str, validation: &BackendTlsValidation) {
+    check.hostname(&format!("{at}.hostname"), &validation.hostname);
     let well_known = validation.well_known.as_deref().filter(|name| !name.is_empty());
-    let at = "spec.validation";
     match (well_known, validation.ca_certificate_refs.is_empty()) {
         (Some(_), false) => {
             let reason = "caCertificateRefs and wellKnownCACertificates exclude each other";

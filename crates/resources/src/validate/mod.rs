@@ -23,6 +23,7 @@ mod own;
 mod route;
 mod service;
 pub mod set;
+mod xbackend;
 
 /// Settles in which namespace an object lives.
 pub(crate) fn scope(
@@ -72,6 +73,7 @@ pub(crate) fn object(object: &Object, failed: &Failed, out: &mut Vec<Diagnostic>
         Kind::TrafficPolicy(spec) => own::traffic(&mut check, &object.meta, spec),
         Kind::BackendTrafficPolicy(spec) => own::backend_traffic(&mut check, spec),
         Kind::BackendTlsPolicy(spec) => backend_tls::policy(&mut check, spec),
+        Kind::XBackend(spec) => xbackend::xbackend(&mut check, spec),
         Kind::AuthorizationPolicy(spec) => own::authorization(&mut check, spec),
     }
 }

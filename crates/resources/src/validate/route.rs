@@ -437,8 +437,10 @@ fn backend(check: &mut Check<'_>, at: &str, backend: &BackendRef, else_: &str) {
             check.error("V0011", at, "the field \"port\" is missing", "add the port of the Service");
         }
         Some(_) => {}
+        None if backend.is_xbackend() => {}
         None => {
             let mend = match &*backend.kind {
+                "XBackend" => format!("add group: {EXPERIMENTAL_GROUP}"),
                 "ServiceImport" => format!("add group: {MCS_GROUP}"),
                 _ => "write kind: Service or kind: ServiceImport with its group".to_owned(),
             };

@@ -93,6 +93,7 @@ struct Index<'a> {
     workloads: HashMap<Arc<str>, Vec<(&'a Object, &'a WorkloadSpec)>>,
     labelled: HashMap<(&'a str, &'a str, &'a str), Vec<(&'a Object, &'a WorkloadSpec)>>,
     grants: Vec<(&'a Object, &'a ReferenceGrantSpec)>,
+    xbackends: HashSet<ObjectName>,
     /// HTTPRoutes and GRPCRoutes.
     routes: HashSet<(KindName, ObjectName)>,
     has_links: bool,
@@ -107,6 +108,7 @@ impl<'a> Index<'a> {
             workloads: HashMap::new(),
             labelled: HashMap::new(),
             grants: Vec::new(),
+            xbackends: HashSet::new(),
             routes: HashSet::new(),
             has_links: false,
         };
@@ -127,6 +129,7 @@ impl<'a> Index<'a> {
                     }
                 }
                 Kind::ReferenceGrant(spec) => index.grants.push((object, spec)),
+                Kind::XBackend(_) => drop(index.xbackends.insert(object.name())),
                 Kind::HttpRoute(_) | Kind::GrpcRoute(_) => drop(index.routes.insert(object.key())),
                 Kind::Link(_) => index.has_links = true,
                 _ => {}
@@ -252,6 +255,10 @@ impl<'a> Index<'a> {
 
     fn backend(&self, object: &Object, at: &str, backend: &BackendRef, out: &mut Vec<Diagnostic>) {
         let name = name_in(object, backend.namespace.as_ref(), &backend.name);
+        if backend.is_xbackend() && !self.xbackends.contains(&name) {
+            let reason = format!("there is no XBackend {name}: this share is answered with 500");
+            out.push(object.warning("V0104", &format!("{at}.name"), reason, "add the XBackend, or mend the name"));
+        }
         let Some(target) = backend.target() else { return };
         if target == TargetKind::ServiceImport {
             self.import(object, "V0104", &format!("{at}.name"), &name, out);

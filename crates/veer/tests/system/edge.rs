@@ -273,6 +273,75 @@ spec:
     }
 }
 
+#[tokio::test]
+async fn a_gateway_leads_to_a_name_outside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = Keys(folder.path());
+    keys.authority("backends");
+    keys.signed("backend", "backends", "DNS:backend.example.com");
+    let manifests = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: web, namespace: shop }}
+spec:
+  gatewayClassName: veer
+  addresses: [{{ value: 127.68.0.{GATEWAY} }}]
+  listeners: [{{ name: http, port: 10080, protocol: HTTP }}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: out, namespace: shop }}
+spec:
+  parentRefs: [{{ name: web }}]
+  rules: [{{ backendRefs: [{{ group: gateway.networking.x-k8s.io, kind: XBackend, name: out }}] }}]
+"
+    );
+    let outside = |host: &str, name: &str| {
+        format!(
+            "apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {{ name: out, namespace: shop }}
+spec:
+  type: ExternalHostname
+  externalHostname: {{ hostname: {host} }}
+  port: {{ port: 19443 }}
+  tls:
+    mode: ServerOnly
+    validation: {{ hostname: {name}, caCertificateRefs: [{{ group: \"\", kind: ConfigMap, name: backends }}] }}
+"
+        )
+    };
+    let _backend = Backend::start("127.0.0.1:19443", &keys, "backend", None);
+    let fleet = fleet()
+        .cluster("west", 68, 1)
+        .manifest("west/gateway.yaml", &manifests)
+        .manifest("west/backends.yaml", &keys.config_map("backends"))
+        .manifest("west/out.yaml", &outside("localhost", "backend.example.com"))
+        .start()
+        .await
+        .expect("the fleet starts");
+    let asked = || ask(&fleet, "http", 10080, "/a", &[]);
+    answered(&fleet, "the name is resolved, and its TLS is judged", 200, asked).await;
+    let seen = asked().json();
+    assert_eq!((&seen["path"], &seen["sni"]), (&"/a".into(), &"backend.example.com".into()), "{seen}");
+    let objects = tool_json(&fleet, "west", &["get", "xbackend", "shop/out", "--cluster", "west"]).expect("get");
+    let parent = &objects[0]["status"]["parents"][0];
+    assert_eq!(
+        (&parent["parentRef"]["name"], &parent["conditions"][0]["status"]),
+        (&"web".into(), &"True".into()),
+        "{objects}"
+    );
+    for (closed, what) in [
+        (outside("localhost", "other.example.com"), "another name in the certificate"),
+        (outside("nobody.invalid", "backend.example.com"), "a name that nobody has"),
+    ] {
+        fleet.write("west/out.yaml", &closed).expect("written");
+        answered(&fleet, what, 503, asked).await;
+        fleet.write("west/out.yaml", &outside("localhost", "backend.example.com")).expect("written");
+        answered(&fleet, "the name is right again", 200, asked).await;
+    }
+}
+
 /// Answers datagrams with its name and what was said, until the test ends.
 fn answer_datagrams(address: &str, name: &'static str) {
     let socket = UdpSocket::bind(address).expect("a free port");

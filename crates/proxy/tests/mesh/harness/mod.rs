@@ -254,8 +254,13 @@ impl Stated<'_> {
             endpoints: self.endpoints,
             service_tokens: vec![],
         };
-        let endpoints =
-            Endpoints { host: self.host.clone(), policy: self.policy, clusters: vec![cluster], tls: vec![] };
+        let endpoints = Endpoints {
+            host: self.host.clone(),
+            policy: self.policy,
+            clusters: vec![cluster],
+            tls: vec![],
+            external: None,
+        };
         self.control.put(self.host.as_str(), &endpoints);
         self.control.put(self.host.as_str(), &service);
     }
