@@ -44,7 +44,7 @@ const OWN_VERSION: &str =
 const CODING: &str = "the same refusal; a coding that cannot be understood may be 400 or 501 (RFC 9112 §6.1)";
 pub const LINE_END: &str =
     "a bare line feed may be refused (RFC 9112 §2.2); readers who disagree on line ends can be smuggled through";
-const AMBIGUOUS: &str = "readers who decode at different times see different paths, and rules for one are not those for another: ambiguous ones are refused";
+pub const AMBIGUOUS: &str = "readers who decode at different times see different paths, and rules for one are not those for another: ambiguous ones are refused";
 pub const HOP: &str = "fields of one connection end with it (RFC 9110 §7.6.1)";
 pub const VALUE: &str = "not allowed in a value (RFC 9110 §5.5)";
 const NAME: &str = "not a name (RFC 9110 §5.1), so the message is refused rather than cut";

@@ -3,9 +3,11 @@
 
 mod answers;
 mod cases;
+mod frames;
 mod generated;
 mod origin;
 pub mod peers;
+mod streams;
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use peers::Proxy;
 /// What follows every case on its connection: whoever takes more or less of a case for a request than others do shows it here.
 /// With it each connection ends by itself.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n";
+/// Around its table in the document.
+const MARKS: (&str, &str) = ("<!-- outcomes: written by the test -->\n", "<!-- end of outcomes -->");
 /// When neither an answer nor an end comes for so long, the proxy waits for more.
 const STILL: Duration = Duration::from_millis(2500);
 
@@ -39,19 +43,14 @@ fn every_difference_to_other_proxies_is_explained() {
     run(async {
         let cases = cases();
         let all = columns(&cases).await;
-        let mut rows = String::new();
-        let mut wrong = Vec::new();
-        for (number, case) in cases.iter().enumerate() {
-            let cells: Vec<_> = all.iter().map(|(_, outcomes)| outcomes[number].cell(case)).collect();
-            let differs = cells.iter().any(|cell| *cell != cells[0]);
-            if differs == case.why.is_empty() {
-                let problem = if differs { "no reason says why" } else { "the reason explains nothing" };
-                wrong.push(format!("{}: {problem}: {cells:?}", case.name));
-            }
-            rows.push_str(&format!("| {} | {} | {} |\n", case.name, cells.join(" | "), case.why));
-        }
-        check_table(&format!("{}{rows}", heading(&all)));
-        assert!(wrong.is_empty(), "reasons stand in tests/mesh/differential/cases.rs:\n{}", wrong.join("\n"));
+        let row = |(number, case): (usize, &Case)| Row {
+            name: case.name,
+            cells: all.iter().map(|(_, outcomes)| outcomes[number].cell(case)).collect(),
+            why: case.why,
+        };
+        let rows: Vec<_> = cases.iter().enumerate().map(row).collect();
+        check_table(MARKS, &table(all.iter().map(|(name, _)| *name), &rows));
+        judge(&rows, "cases.rs");
         for (name, outcomes) in &all {
             let both = outcomes.iter().position(Outcome::frames_twice);
             assert_eq!(both.map(|number| cases[number].name), None, "{name} passed on a length and a coding");
@@ -194,20 +193,46 @@ fn changes(sent: &Seen, came: &Seen) -> Vec<String> {
     words
 }
 
-fn heading(all: &[(&str, Vec<Outcome>)]) -> String {
-    let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
-    format!("| case | {} | why Veer differs |\n|---|{}---|\n", names.join(" | "), "---|".repeat(names.len()))
+/// A row of a table: what became of a case at each proxy.
+struct Row {
+    name: &'static str,
+    /// Veer's is the first.
+    cells: Vec<String>,
+    why: &'static str,
+}
+
+/// Whether each difference has a reason, and no other row has one.
+fn judge(rows: &[Row], file: &str) {
+    let wrong = rows.iter().filter_map(|Row { name, cells, why }| {
+        let differs = cells.iter().any(|cell| *cell != cells[0]);
+        let problem = if differs { "no reason says why" } else { "the reason explains nothing" };
+        (differs == why.is_empty()).then(|| format!("{name}: {problem}: {cells:?}"))
+    });
+    let wrong: Vec<_> = wrong.collect();
+    assert!(wrong.is_empty(), "reasons stand in tests/mesh/differential/{file}:\n{}", wrong.join("\n"));
+}
+
+fn table<'a>(names: impl Iterator<Item = &'a str>, rows: &[Row]) -> String {
+    let names: Vec<_> = names.collect();
+    let mut text =
+        format!("| case | {} | why Veer differs |\n|---|{}---|\n", names.join(" | "), "---|".repeat(names.len()));
+    for Row { name, cells, why } in rows {
+        text.push_str(&format!("| {name} | {} | {why} |\n", cells.join(" | ")));
+    }
+    text
 }
 
 /// Compares what stands between the document's marks, or writes it.
-fn check_table(table: &str) {
-    const MARKS: (&str, &str) = ("<!-- outcomes: written by the test -->\n", "<!-- end of outcomes -->");
+fn check_table(marks: (&str, &str), table: &str) {
+    // Both tables stand in one document, and their tests may run at once.
+    static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/differential.md");
     let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(MARKS.0).expect("docs/differential.md has its first mark");
-    let (committed, behind) = rest.split_once(MARKS.1).expect("docs/differential.md has its last mark");
+    let (before, rest) = text.split_once(marks.0).expect("docs/differential.md has its first mark");
+    let (committed, behind) = rest.split_once(marks.1).expect("docs/differential.md has its last mark");
     if std::env::var_os("VEER_BLESS").is_some() {
-        return std::fs::write(&path, [before, MARKS.0, table, MARKS.1, behind].concat()).unwrap();
+        return std::fs::write(&path, [before, marks.0, table, marks.1, behind].concat()).unwrap();
     }
     let lost =
         committed.lines().filter(|line| !table.lines().any(|other| other == *line)).map(|line| format!("- {line}"));

@@ -15,6 +15,8 @@ use crate::harness::{APP_PORT, address, until};
 pub struct Proxy {
     pub name: &'static str,
     pub listen: SocketAddr,
+    /// Where it takes HTTP/2 in clear text, by prior knowledge.
+    pub http2: SocketAddr,
     pub origin: Origin,
     /// Ends with it.
     _running: Box<dyn std::any::Any>,
@@ -53,7 +55,7 @@ http {
   client_body_temp_path @FOLDER@/body; proxy_temp_path @FOLDER@/proxy; fastcgi_temp_path @FOLDER@/fastcgi;
   uwsgi_temp_path @FOLDER@/uwsgi; scgi_temp_path @FOLDER@/scgi;
   proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_request_buffering off;
-  server { listen @LISTEN@; location / { proxy_pass http://@ORIGIN@; } }
+  server { listen @LISTEN@; listen @HTTP2@ http2; location / { proxy_pass http://@ORIGIN@; } }
 }
 ";
 
@@ -101,7 +103,8 @@ pub async fn all() -> Vec<Proxy> {
     let origin = Origin::default();
     let serving = origin.clone();
     let ends = Ends::with(AppProtocol::Http1, Log::default(), move |stream| serving.clone().serve(stream)).await;
-    let veer = Proxy { name: "Veer", listen: ends.client.outbound(), origin, _running: Box::new(ends) };
+    let listen = ends.client.outbound();
+    let veer = Proxy { name: "Veer", listen, http2: listen, origin, _running: Box::new(ends) };
     let haproxy = foreign("HAProxy", "haproxy", HAPROXY, &["-db", "-f"]).await;
     let nginx = foreign("nginx", "nginx", NGINX, &["-e", "stderr", "-c"]).await;
     let alone = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "off", "--config-path"];
@@ -111,12 +114,14 @@ pub async fn all() -> Vec<Proxy> {
 
 async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&str]) -> Proxy {
     let (front, back) = (SocketAddr::new(address(), 8081), SocketAddr::new(address(), APP_PORT));
+    // All but one tell HTTP/2 by its preface.
+    let http2 = SocketAddr::new(front.ip(), if text.contains("@HTTP2@") { 8082 } else { front.port() });
     let origin = Origin::default();
     origin.listen(back).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("conf.yaml");
     let mut text = text.replace("@FOLDER@", &folder.path().display().to_string());
-    for (name, address) in [("LISTEN", front), ("ORIGIN", back)] {
+    for (name, address) in [("LISTEN", front), ("HTTP2", http2), ("ORIGIN", back)] {
         text = text.replace(&format!("@{name}@"), &address.to_string());
         text = text.replace(&format!("@{name}_ADDRESS@"), &address.ip().to_string());
         text = text.replace(&format!("@{name}_PORT@"), &address.port().to_string());
@@ -127,7 +132,7 @@ async fn foreign(name: &'static str, program: &str, text: &str, arguments: &[&st
     let child = command.spawn().unwrap_or_else(|error| panic!("{program} does not start: {error}"));
     let running = Box::new(Foreign(child, folder));
     until(&format!("{program} listens"), async || TcpStream::connect(front).await.is_ok()).await;
-    Proxy { name, listen: front, origin, _running: running }
+    Proxy { name, listen: front, http2, origin, _running: running }
 }
 
 /// Where `benches/peers` puts it, on the search path, or where Debian puts it, which is not on everybody's.

@@ -24,6 +24,7 @@ pub const END_HEADERS: u8 = 4;
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub id: u32,
     pub payload: Vec<u8>,
 }
@@ -100,7 +101,7 @@ impl Frames {
                     let rest = self.unread.split_off(9 + length);
                     let bytes = std::mem::replace(&mut self.unread, rest);
                     let id = u32::from_be_bytes(bytes[5..9].try_into().unwrap());
-                    return Some(Frame { kind: bytes[3], id, payload: bytes[9..].to_vec() });
+                    return Some(Frame { kind: bytes[3], flags: bytes[4], id, payload: bytes[9..].to_vec() });
                 }
             }
             let read = tokio::time::timeout(PATIENCE, self.io.read_buf(&mut self.unread)).await.expect("nothing comes");
