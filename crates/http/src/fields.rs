@@ -5,7 +5,7 @@ mod rooms;
 
 use std::fmt;
 
-use crate::name::Name;
+use crate::name::{Name, Names};
 
 /// Header or trailer fields in their order. Names are in lower case.
 ///
@@ -15,6 +15,8 @@ use crate::name::Name;
 pub struct Fields {
     text: Vec<u8>,
     list: Vec<Field>,
+    /// No name is in the list that is not here: most that is asked for is not there, and is not looked for.
+    names: Names,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +56,7 @@ impl Fields {
 
     /// With room for so many bytes and fields.
     pub fn with_capacity(bytes: usize, fields: usize) -> Self {
-        Self { text: Vec::with_capacity(bytes), list: Vec::with_capacity(fields) }
+        Self { text: Vec::with_capacity(bytes), list: Vec::with_capacity(fields), names: Names::default() }
     }
 
     /// None, with the room of a section that is gone.
@@ -66,6 +68,7 @@ impl Fields {
     pub fn clear(&mut self) {
         self.text.clear();
         self.list.clear();
+        self.names = Names::default();
     }
 
     /// How many.
@@ -94,7 +97,11 @@ impl Fields {
     }
 
     /// The first value of the field.
+    #[inline]
     pub fn get(&self, name: Name) -> Option<&[u8]> {
+        if !self.names.has(name) {
+            return None;
+        }
         self.list.iter().find(|field| field.known == name).map(|field| self.bytes(field.value))
     }
 
@@ -103,19 +110,22 @@ impl Fields {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// Whether any field's number satisfies the condition.
-    pub fn any(&self, condition: impl Fn(Name) -> bool) -> bool {
-        self.list.iter().any(|field| condition(field.known))
+    /// Whether any of these may be there: false only when none is.
+    #[inline]
+    pub fn may_have(&self, names: Names) -> bool {
+        self.names.share(names)
     }
 
     /// Whether the field is there.
+    #[inline]
     pub fn has(&self, name: Name) -> bool {
-        self.list.iter().any(|field| field.known == name)
+        self.names.has(name) && self.list.iter().any(|field| field.known == name)
     }
 
     /// All values of the field, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |field| field.known == name).map(|field| self.bytes(field.value))
+        let list = if self.names.has(name) { &self.list[..] } else { &[] };
+        list.iter().filter(move |field| field.known == name).map(|field| self.bytes(field.value))
     }
 
     /// All values of a field of any name (in lower case), in order.
@@ -169,6 +179,7 @@ impl Fields {
         let known = Name::of(&self.text[start..]);
         let name = Span::new(start, name.len());
         let value = self.keep(value);
+        self.names.add(known);
         self.list.push(Field { name, value, known, sensitive: false, line: false });
     }
 
@@ -185,9 +196,19 @@ impl Fields {
     }
 
     /// Removes all of this name; whether there was one.
+    #[inline]
     pub fn remove(&mut self, name: Name) -> bool {
+        self.remove_all(Names::of(&[name]))
+    }
+
+    /// Removes all of these names; whether there was one.
+    pub fn remove_all(&mut self, names: Names) -> bool {
+        if !self.names.share(names) {
+            return false;
+        }
         let before = self.list.len();
-        self.list.retain(|field| field.known != name);
+        self.list.retain(|field| !names.has(field.known));
+        self.names.take(names);
         before != self.list.len()
     }
 
@@ -199,11 +220,6 @@ impl Fields {
         before != self.list.len()
     }
 
-    /// Removes all whose number satisfies the condition: one pass over the list for any number of names.
-    pub fn remove_where(&mut self, condition: impl Fn(Name) -> bool) {
-        self.list.retain(|field| !condition(field.known));
-    }
-
     /// Adds a field at the end whose name somebody has recognised already: `known` is `Name::of(name)`. Name and value are trusted.
     #[inline]
     pub fn push_as(&mut self, known: Name, name: &[u8], value: &[u8], sensitive: bool) {
@@ -212,6 +228,7 @@ impl Fields {
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(value);
         let (name, value) = (Span::new(start, name.len()), Span::new(start + name.len(), value.len()));
+        self.names.add(known);
         self.list.push(Field { name, value, known, sensitive, line: false });
     }
 
@@ -225,6 +242,7 @@ impl Fields {
         room.clear();
         room.text.extend_from_slice(&self.text);
         room.list.extend_from_slice(&self.list);
+        room.names = self.names;
         room
     }
 
@@ -246,6 +264,9 @@ impl Fields {
 
     /// Where the first value of the field is: valid until [`Fields::clear`], also after the field was removed.
     pub(crate) fn span(&self, name: Name) -> Option<Span> {
+        if !self.names.has(name) {
+            return None;
+        }
         self.list.iter().find(|field| field.known == name).map(|field| field.value)
     }
 }
@@ -352,5 +373,48 @@ mod tests {
         }
         assert!(fields.is_empty());
         fields.push_checked(b"a", "\tgr\u{fc}n".as_bytes()).unwrap();
+    }
+
+    const SOME: [Name; 5] = [Name::Host, Name::Te, Name::Connection, Name::ContentLength, Name::Traceparent];
+
+    proptest::proptest! {
+        /// Against a list that is searched each time.
+        #[test]
+        fn what_is_there_is_found_and_nothing_else(steps in proptest::collection::vec((0..6, 0..5usize, 0..5usize), 0..40)) {
+            let (mut fields, mut list) = (Fields::new(), Vec::<(Name, Vec<u8>)>::new());
+            for (number, (kind, at, other)) in steps.into_iter().enumerate() {
+                let (name, value) = (SOME[at], number.to_string().into_bytes());
+                match kind {
+                    0 | 1 => {
+                        fields.push(name, &value);
+                        list.push((name, value));
+                    }
+                    2 => {
+                        fields.push_checked(&name.as_bytes().to_ascii_uppercase(), &value).unwrap();
+                        list.push((name, value));
+                    }
+                    3 => {
+                        fields.set(name, &value);
+                        list.retain(|field| field.0 != name);
+                        list.push((name, value));
+                    }
+                    4 => {
+                        fields.remove_other(name.as_bytes());
+                        list.retain(|field| field.0 != name);
+                    }
+                    _ => {
+                        let names = [name, SOME[other]];
+                        let before = list.len();
+                        list.retain(|field| !names.contains(&field.0));
+                        proptest::prop_assert_eq!(fields.remove_all(Names::of(&names)), list.len() < before);
+                    }
+                }
+                for name in SOME {
+                    let there: Vec<_> = list.iter().filter(|field| field.0 == name).map(|field| &field.1[..]).collect();
+                    proptest::prop_assert_eq!(fields.all(name).collect::<Vec<_>>(), &there[..]);
+                    proptest::prop_assert_eq!((fields.get(name), fields.has(name)), (there.first().copied(), !there.is_empty()));
+                }
+            }
+        }
     }
 }

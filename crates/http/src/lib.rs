@@ -13,4 +13,4 @@ mod scan;
 
 pub use fields::{Fields, FieldsFault};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Version};
-pub use name::Name;
+pub use name::{Name, Names};

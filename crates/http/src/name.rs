@@ -75,6 +75,45 @@ names! {
     EndpointLoadMetrics b"endpoint-load-metrics"
 }
 
+/// A set of names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Names(u64);
+
+const _: () = assert!(Name::ALL.len() < 64, "a name is a bit");
+
+impl Names {
+    /// These.
+    pub const fn of(names: &[Name]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < names.len() {
+            bits |= 1 << names[at] as u8;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether it is one of them.
+    #[inline]
+    pub const fn has(self, name: Name) -> bool {
+        self.0 >> name as u8 & 1 == 1
+    }
+
+    #[inline]
+    pub(crate) const fn share(self, others: Names) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, name: Name) {
+        self.0 |= 1 << name as u8;
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, others: Names) {
+        self.0 &= !others.0;
+    }
+}
+
 impl Name {
     /// Which name this is. `text` is in lower case.
     #[inline]

@@ -33,6 +33,7 @@ impl Fields {
                 field.name.length = 0;
                 all = false;
             }
+            self.names.add(field.known);
         }
         if !all {
             self.list.retain(|field| field.name.length > 0);

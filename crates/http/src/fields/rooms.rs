@@ -21,7 +21,7 @@ pub(super) fn take() -> Fields {
     // Nothing is kept any more while the thread ends.
     let kept = ROOMS.try_with(|rooms| rooms.borrow_mut().pop()).ok().flatten();
     match kept {
-        Some((text, list)) => Fields { text, list },
+        Some((text, list)) => Fields { text, list, ..Fields::default() },
         None => Fields::with_capacity(BYTES, FIELDS),
     }
 }

@@ -1,7 +1,7 @@
 //! What the fields of a head say about where the message ends and what becomes of the connection (RFC 9112 §6, §9).
 
 use super::{Body, Fault, target};
-use crate::{Method, Name, ResponseHead, Version};
+use crate::{Method, Name, Names, ResponseHead, Version};
 
 /// Collected while the fields are read, once over all of them.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl Framing {
     /// What follows a response, and whether it is told in one way only.
     pub(super) fn of_response(&self, head: &mut ResponseHead, to: Method) -> Result<(Body, bool), Fault> {
         if to == Method::Connect && (200..300).contains(&head.status) {
-            head.fields.remove_where(|name| matches!(name, Name::ContentLength | Name::TransferEncoding));
+            head.fields.remove_all(Names::of(&[Name::ContentLength, Name::TransferEncoding]));
             return Ok((Body::None, true));
         }
         let (chunked, length) = (self.chunked(head.version)?, self.length()?);

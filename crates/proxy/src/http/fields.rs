@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use veer_http::{Fields, Name, RequestHead, Version};
+use veer_http::{Fields, Name, Names, RequestHead, Version};
 use veer_route::NormalPath;
 use veer_telemetry::Flag;
 
@@ -44,7 +44,7 @@ fn read_load(text: &str) -> Option<f64> {
 /// Removes what belongs to the connection it came over (RFC 9110 §7.6.1): the fields that `Connection` names, `Connection`
 /// itself, and those that are always of one hop. `TE: trailers` is kept when it was there, since trailers do travel on.
 pub fn strip_hop_by_hop(fields: &mut Fields) {
-    if !fields.any(is_hop_by_hop) {
+    if !fields.may_have(HOP_BY_HOP) {
         return;
     }
     // Before anything goes: whoever sends `TE` names it in `Connection`.
@@ -61,7 +61,7 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
             fields.remove_other(name);
         }
     }
-    fields.remove_where(is_hop_by_hop);
+    fields.remove_all(HOP_BY_HOP);
     if trailers {
         fields.push(Name::Te, b"trailers");
     }
@@ -72,23 +72,20 @@ fn names_fields(value: &[u8]) -> bool {
     !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close")
 }
 
-fn is_hop_by_hop(name: Name) -> bool {
-    matches!(
-        name,
-        Name::Connection
-            | Name::KeepAlive
-            // No standard of today, but sent by many clients of proxies.
-            | Name::ProxyConnection
-            | Name::TransferEncoding
-            | Name::Upgrade
-            | Name::Te
-            | Name::Http2Settings
-    )
-}
+const HOP_BY_HOP: Names = Names::of(&[
+    Name::Connection,
+    Name::KeepAlive,
+    // No standard of today, but sent by many clients of proxies.
+    Name::ProxyConnection,
+    Name::TransferEncoding,
+    Name::Upgrade,
+    Name::Te,
+    Name::Http2Settings,
+]);
 
 /// Removes hop fields of the mesh that came from outside of it.
 pub fn strip_mesh(fields: &mut Fields) {
-    fields.remove_where(|name| matches!(name, Name::VeerProto | Name::VeerError | Name::XVeerClientId));
+    fields.remove_all(Names::of(&[Name::VeerProto, Name::VeerError, Name::XVeerClientId]));
 }
 
 fn wants_trailers(fields: &Fields) -> bool {
