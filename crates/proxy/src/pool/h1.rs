@@ -214,7 +214,7 @@ fn poll_answer(
                         return Poll::Ready(Ok((head, parsed)));
                     }
                     if !sending.inform(head, cx) {
-                        return Poll::Ready(Err(SendError::Protocol(super::TOO_TALKATIVE.to_owned())));
+                        return Poll::Ready(Err(SendError::Protocol(super::lease::TOO_TALKATIVE.to_owned())));
                     }
                     continue;
                 }

@@ -273,7 +273,7 @@ impl H2Lease {
                     return Poll::Ready(Ok(head));
                 }
                 if !sending.inform(head, cx) {
-                    return Poll::Ready(Err(SendError::Protocol(super::TOO_TALKATIVE.to_owned())));
+                    return Poll::Ready(Err(SendError::Protocol(super::lease::TOO_TALKATIVE.to_owned())));
                 }
             }
         })
