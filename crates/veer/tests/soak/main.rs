@@ -5,7 +5,7 @@
 //! | no wrong route, no answer of another request, none cut short | every answer names service, copy, request and the sum of the body it read |
 //! | nothing executed twice | copies keep a book of writes |
 //! | nothing stuck | every request ends: answered, or refused within its time |
-//! | nothing lost for good | after the last fault both callers are served without a miss, and both regions serve |
+//! | nothing lost for good | after the last fault all callers are served without a miss, and both regions serve |
 //! | no leak | descriptors and memory of every process as before |
 //! | no crash | no panic in any log, and no process ended but by our hand |
 //!
@@ -27,7 +27,7 @@ use veer_testkit::eventually_async;
 use callers::{By, Missed};
 use faults::{Fault, Mend};
 use vitals::{leaks, vitals};
-use world::{CLUSTERS, REGIONS, World};
+use world::{CLUSTERS, OUTSIDE, REGIONS, World};
 
 /// For everything to be found and served again after the last fault; ejections last up to half a minute by then.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ async fn storm(world: &World, rng: &mut fastrand::Rng, begun: Instant, length: D
     }
 }
 
-/// Waits until five seconds pass without a miss, in which both regions serve the edge.
+/// Waits until five seconds pass without a miss, in which both regions serve the edge, in the mesh and by its Gateway.
 async fn calm(world: &World, what: &str) {
     let what = format!("{what} (logs in {})", world.fleet.folder().display());
     eventually_async(&what, RECOVERY, async || {
@@ -126,13 +126,14 @@ async fn calm(world: &World, what: &str) {
             }
         }
         let served = world.outcome.take_served();
-        let edge: BTreeSet<&str> =
-            served.iter().filter(|(from, _)| *from == "edge").filter_map(|(_, copy)| copy.split('/').next()).collect();
-        if REGIONS.iter().all(|region| edge.contains(region)) {
-            Ok(())
-        } else {
-            Err(format!("the edge is served by {edge:?}"))
+        for caller in ["edge", OUTSIDE] {
+            let own = served.iter().filter(|(from, _)| *from == caller);
+            let regions: BTreeSet<&str> = own.filter_map(|(_, copy)| copy.split('/').next()).collect();
+            if !REGIONS.iter().all(|region| regions.contains(region)) {
+                return Err(format!("{caller} is served by {regions:?}"));
+            }
         }
+        Ok(())
     })
     .await;
 }

@@ -25,6 +25,12 @@ pub const REGIONS: [&str; 2] = ["west", "east"];
 /// All of them.
 pub const CLUSTERS: [&str; 3] = ["west", "east", "edge"];
 
+/// Who calls from outside of the mesh, by the edge's Gateway.
+pub const OUTSIDE: &str = "outside";
+/// Address of the edge's Gateway within its cluster, and its port.
+const FRONT: u8 = 60;
+const FRONT_PORT: u16 = 10080;
+
 /// Everything that runs.
 pub struct World {
     pub fleet: Fleet,
@@ -80,10 +86,14 @@ impl World {
         }
         let stop = watch::Sender::new(false);
         let mut callers = Vec::new();
-        for from in ["west", "edge"] {
-            let proxy: SocketAddr = format!("{}:15001", fleet.address(from, 10)).parse()?;
+        let beside = |cluster: &str| format!("{}:15001", fleet.address(cluster, 10));
+        let before = format!("{}:{FRONT_PORT}", fleet.address("edge", FRONT));
+        for (from, cluster, proxy) in
+            [("west", "west", beside("west")), ("edge", "edge", beside("edge")), (OUTSIDE, "edge", before)]
+        {
+            let proxy: SocketAddr = proxy.parse()?;
             let caller = Caller { from, proxy, outcome: Arc::clone(&outcome), book: Arc::clone(&book) };
-            let namespace = fleet.cluster(from).namespace.as_ref().context("a cluster in a namespace")?;
+            let namespace = fleet.cluster(cluster).namespace.as_ref().context("a cluster in a namespace")?;
             let told = stop.subscribe();
             callers.push(namespace.spawn(move || caller.run(told))?);
         }
@@ -132,24 +142,47 @@ impl CopySpec {
     }
 }
 
-fn manifests(mut spec: FleetSpec, cluster: &str) -> FleetSpec {
-    for service in ["ledger", "canary"] {
-        spec = spec.manifest(&format!("{cluster}/{service}.yaml"), &veer_testkit::fleet::service_yaml(service));
-    }
-    let route = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: ledger, namespace: shop }
-spec:
-  parentRefs: [{ group: \"\", kind: Service, name: ledger }]
-  rules:
+/// What routes of services and of the Gateway say alike.
+const RULES: &str = "  rules:
   - matches: [{ headers: [{ name: canary, value: \"yes\" }] }]
     timeouts: { request: 6s }
     backendRefs: [{ name: canary, port: 80 }]
   - timeouts: { request: 6s }
     backendRefs: [{ name: ledger, port: 80 }]
 ";
-    spec = spec.manifest(&format!("{cluster}/route.yaml"), route);
+
+fn manifests(mut spec: FleetSpec, cluster: &str) -> FleetSpec {
+    for service in ["ledger", "canary"] {
+        spec = spec.manifest(&format!("{cluster}/{service}.yaml"), &veer_testkit::fleet::service_yaml(service));
+    }
+    let route = |name: &str, parent: &str| {
+        format!(
+            "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: {name}, namespace: shop }}
+spec:
+  parentRefs: [{{ {parent} }}]
+{RULES}"
+        )
+    };
+    let rules_of_service = route("ledger", "group: \"\", kind: Service, name: ledger");
+    spec = spec.manifest(&format!("{cluster}/route.yaml"), &rules_of_service);
+    if cluster == "edge" {
+        let gateway = format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: front, namespace: shop }}
+spec:
+  gatewayClassName: veer
+  addresses: [{{ value: 10.0.0.{FRONT} }}]
+  listeners: [{{ name: http, port: {FRONT_PORT}, protocol: HTTP }}]
+---
+{}",
+            route("front", "name: front")
+        );
+        spec = spec.manifest("edge/front.yaml", &gateway);
+    }
     if !REGIONS.contains(&cluster) {
         return spec;
     }
