@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use veer_compile::{ClusterConfig, Compiler, Meaning, PeerView, World};
 use veer_core::gateway::Lease;
 use veer_core::offer::PeerGateways;
-use veer_core::{ClusterName, Offer, SpiffeId};
+use veer_core::{ClusterName, ObjectName, Offer, SpiffeId};
 use veer_identity::{EpochKeys, clock};
 use veer_resources::{Diagnostic, Kind, Object};
 use veer_source::{Snapshot, SourceState};
@@ -35,11 +35,13 @@ const GATHER: Duration = Duration::from_millis(10);
 pub(crate) async fn run(plane: Arc<Plane>, mut snapshots: watch::Receiver<Snapshot>) {
     let mut peers = plane.book.changes();
     let mut orders = plane.orders.subscribe();
+    let mut served = plane.proxies.served();
     let mut catalog = Catalog::new(plane);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         peers.mark_unchanged();
         orders.mark_unchanged();
+        served.mark_unchanged();
         catalog.update(&snapshot);
         // Wall time may jump; looking every minute at most bounds what a jump does to the epochs of tokens.
         let now = clock::now();
@@ -49,6 +51,7 @@ pub(crate) async fn run(plane: Arc<Plane>, mut snapshots: watch::Receiver<Snapsh
             changed = snapshots.changed() => if changed.is_err() { return },
             _ = peers.changed() => {}
             _ = orders.changed() => {}
+            _ = served.changed() => {}
             () = tokio::time::sleep(epoch.min(Duration::from_secs(60))) => {}
         }
         tokio::time::sleep(GATHER).await;
@@ -178,6 +181,17 @@ impl Catalog {
             trust_domain: plane.config.trust_domain.clone(),
             gateways: plane.gateways(),
         };
+        let ingress = table(&before.ingress, meaning.ingress.iter().map(|(k, v)| (k.to_string(), Arc::clone(v))));
+        let since = |name: &str| {
+            let same = ingress.get(name).zip(before.ingress.get(name)).is_some_and(|(now, old)| Arc::ptr_eq(now, old));
+            before.ingress_since.get(name).copied().filter(|_| same)
+        };
+        // What is not acknowledged by the proxy that serves it is not programmed.
+        let pending = |proxy: &ObjectName| {
+            meaning.ingress.contains_key(proxy)
+                && since(&proxy.to_string()).is_none_or(|since| !plane.proxies.serves_since(proxy, since))
+        };
+        let known: BTreeMap<String, Option<u64>> = ingress.keys().map(|name| (name.clone(), since(name))).collect();
         let mut next = Published {
             generation: before.generation,
             since: before.since,
@@ -186,8 +200,9 @@ impl Catalog {
             services: table(&before.services, meaning.services.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             endpoints: table(&before.endpoints, meaning.endpoints.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             inbound: table(&before.inbound, meaning.inbound.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
-            ingress: table(&before.ingress, meaning.ingress.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
-            objects: shown(&before.objects, objects, meaning, now),
+            objects: shown(&before.objects, objects, meaning, now, pending),
+            ingress,
+            ingress_since: BTreeMap::new(),
             paths: table(&before.paths, meaning.paths.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             bundles: table(&before.bundles, meaning.bundles.iter().map(|(k, v)| (k.to_string(), Arc::clone(v)))),
             gateway: table(&before.gateway, [(plane.config.cluster.to_string(), Arc::clone(&meaning.gateway))]),
@@ -200,6 +215,8 @@ impl Catalog {
             return;
         }
         next.generation = plane.next_generation();
+        let now = next.generation;
+        next.ingress_since = known.into_iter().map(|(name, since)| (name, since.unwrap_or(now))).collect();
         next.since = Instant::now();
         tracing::debug!(generation = next.generation, "a new generation is served");
         let generation = next.generation;

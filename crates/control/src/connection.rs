@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use veer_core::{ObjectName, SpiffeId};
+use veer_core::{Ingress, ObjectName, Resource as _, SpiffeId};
 use veer_xds::agent::{Agents, Report};
 use veer_xds::enroll::{Enroll, Enrolled, Join, Renew};
 use veer_xds::lease::{LeaseAsk, LeaseGrant, Leases};
@@ -132,7 +132,12 @@ impl Connection {
 impl Source for Connection {
     fn get(&self, who: &Subscriber, type_url: &str, name: &str) -> Option<(String, Bytes)> {
         let published = self.plane.published()?;
-        published.read(&self.who(&published, &who.node)?, type_url, name)
+        let reader = self.who(&published, &who.node)?;
+        let found = published.read(&reader, type_url, name);
+        if let (Who::Member(subject), Ingress::TYPE_URL, Some(_)) = (&reader, type_url, &found) {
+            self.plane.proxies.asked_ingress(subject);
+        }
+        found
     }
 
     fn list(&self, who: &Subscriber, type_url: &str) -> Vec<String> {
@@ -150,10 +155,20 @@ impl Source for Connection {
         self.plane.published().is_some_and(|published| self.stands(&published))
     }
 
-    fn accepted(&self, who: &Subscriber, _: &str, generation: u64) {
+    fn accepted(&self, who: &Subscriber, type_url: &str, generation: u64) {
         if let Some(Who::Member(subject)) = self.plane.published().and_then(|published| self.who(&published, &who.node))
         {
+            if type_url == Ingress::TYPE_URL {
+                self.plane.proxies.answered_ingress(&subject, Ok(generation));
+            }
             self.plane.proxies.accepted(&subject, generation);
+        }
+    }
+
+    fn caught_up(&self, who: &Subscriber, generation: u64) {
+        if let Some(Who::Member(subject)) = self.plane.published().and_then(|published| self.who(&published, &who.node))
+        {
+            self.plane.proxies.caught_up_ingress(&subject, generation);
         }
     }
 
@@ -161,6 +176,9 @@ impl Source for Connection {
         match self.plane.published().and_then(|published| self.who(&published, &who.node)) {
             Some(Who::Member(subject)) => {
                 tracing::warn!(%subject, type_url, generation, reason, "a proxy refused what it was sent");
+                if type_url == Ingress::TYPE_URL {
+                    self.plane.proxies.answered_ingress(&subject, Err(()));
+                }
                 self.plane.proxies.refused(&subject, reason);
             }
             Some(Who::Peer(peer)) => tracing::warn!(%peer, type_url, generation, reason, "a peer refused an offer"),

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use veer_compile::Meaning;
 use veer_compile::status::Status;
 use veer_core::ObjectName;
-use veer_resources::{KindName, Object};
+use veer_core::ingress::proxy_of;
+use veer_resources::{Kind, KindName, Object};
 use veer_telemetry::access_log::Rfc3339;
 
 /// Objects by kind and name.
@@ -21,24 +22,67 @@ pub(crate) struct ShownObject {
     source: Arc<Status>,
     /// With the time at which each condition last changed.
     status: Value,
+    pending: bool,
 }
 
-/// The objects of the next generation. A condition that says the same keeps its time.
-pub(crate) fn shown(before: &Shown, objects: &[Object], meaning: &Meaning, now: SystemTime) -> Shown {
+/// The objects of the next generation. A condition that says the same keeps its time. `pending` says whether a Gateway's proxy has yet
+/// to acknowledge what it is to serve.
+pub(crate) fn shown(
+    before: &Shown,
+    objects: &[Object],
+    meaning: &Meaning,
+    now: SystemTime,
+    pending: impl Fn(&ObjectName) -> bool,
+) -> Shown {
     let mut next = Shown::new();
     for object in objects.iter().filter(|object| object.kind.name().has_status()) {
         let key = object.key();
         let Some(source) = meaning.statuses.get(&key) else { continue };
         let old = before.get(&key);
-        let same = old.filter(|old| Arc::ptr_eq(&old.source, source) && old.object == *object);
+        let pending = proxy(object).is_some_and(|proxy| pending(&proxy));
+        let same =
+            old.filter(|old| Arc::ptr_eq(&old.source, source) && old.object == *object && old.pending == pending);
         let shown = same.cloned().unwrap_or_else(|| {
             let mut status = json!(&**source);
+            if pending {
+                not_programmed(&mut status);
+            }
             stamp(&mut status, old.map(|old| &old.status), &whole_seconds(now));
-            Arc::new(ShownObject { object: object.clone(), source: Arc::clone(source), status })
+            Arc::new(ShownObject { object: object.clone(), source: Arc::clone(source), status, pending })
         });
         next.insert(key, shown);
     }
     next
+}
+
+/// The proxy that serves a Gateway, or the Gateway of a ListenerSet.
+fn proxy(object: &Object) -> Option<ObjectName> {
+    match &object.kind {
+        Kind::Gateway(_) => Some(proxy_of(&object.name())),
+        Kind::ListenerSet(spec) => {
+            let namespace = spec.parent_ref.namespace.as_ref().unwrap_or(&object.meta.namespace);
+            Some(proxy_of(&ObjectName { namespace: Arc::clone(namespace), name: Arc::clone(&spec.parent_ref.name) }))
+        }
+        _ => None,
+    }
+}
+
+/// What would be programmed is pending (Gateway API, `GatewayReasonPending`), for the object and each of its listeners.
+fn not_programmed(status: &mut Value) {
+    let listeners = status.get_mut("listeners").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let mut listeners = Value::from(listeners);
+    let all = std::iter::once(&mut *status).chain(listeners.as_array_mut().into_iter().flatten());
+    for part in all {
+        let conditions = part.get_mut("conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            if condition["type"] == "Programmed" && condition["status"] == "True" {
+                condition["status"] = "False".into();
+                condition["reason"] = "Pending".into();
+                condition["message"] = "the Gateway's proxy has yet to acknowledge it".into();
+            }
+        }
+    }
+    status["listeners"] = listeners;
 }
 
 /// Whether both show the same.
@@ -141,6 +185,35 @@ mod tests {
         let second = stamped(status("True"), Some(&first), "2");
         let third = stamped(status("False"), Some(&second), "3");
         assert_eq!([time(&first), time(&second), time(&third)], ["1", "1", "3"]);
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_not_programmed() {
+        let condition = |name: &str, status: &str, reason: &str| json!({ "type": name, "status": status, "reason": reason, "message": "" });
+        let part = |name: &str, conditions: [Value; 2]| json!({ "name": name, "conditions": conditions });
+        let accepted = || condition("Accepted", "True", "Accepted");
+        let mut status = part("", [accepted(), condition("Programmed", "True", "Programmed")]);
+        status["listeners"] = json!([
+            part("a", [accepted(), condition("Programmed", "True", "Programmed")]),
+            part("b", [accepted(), condition("Programmed", "False", "Invalid")]),
+        ]);
+        not_programmed(&mut status);
+        let told = |part: &Value| {
+            part["conditions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|c| format!("{} {}", c["status"], c["reason"]))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        assert_eq!(told(&status).replace('"', ""), "True Accepted, False Pending");
+        assert_eq!(told(&status["listeners"][0]).replace('"', ""), "True Accepted, False Pending");
+        assert_eq!(
+            told(&status["listeners"][1]).replace('"', ""),
+            "True Accepted, False Invalid",
+            "for a reason of its own"
+        );
     }
 
     #[test]

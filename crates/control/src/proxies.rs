@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
+use veer_core::ObjectName;
 
 use crate::api::{ProxyCounts, ProxyStatus};
 use crate::tokens::Subject;
@@ -15,7 +17,14 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// The registry. A cheap handle.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(Arc<Mutex<BTreeMap<Subject, Entry>>>);
+pub struct Proxies(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    entries: Mutex<BTreeMap<Subject, Entry>>,
+    /// Told when a proxy acknowledged what it serves as a Gateway.
+    served: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -25,6 +34,18 @@ struct Entry {
     generation: u64,
     refused: Option<String>,
     heard: Instant,
+    ingress: IngressEntry,
+}
+
+/// What the proxy of a Gateway said of the listeners that it serves.
+#[derive(Debug, Default)]
+struct IngressEntry {
+    /// It has asked for them.
+    asked: bool,
+    /// Whether it refused the last that it was sent.
+    refused: bool,
+    /// Generation up to which it has applied them.
+    generation: u64,
 }
 
 /// One session of a proxy; it is over when this drops.
@@ -77,6 +98,55 @@ impl Proxies {
         }
     }
 
+    /// The proxy of a Gateway was shown what it serves: from now on it answers for it.
+    pub fn asked_ingress(&self, subject: &Subject) {
+        if let Some(entry) = self.entries().get_mut(subject) {
+            entry.ingress.asked = true;
+        }
+    }
+
+    /// It has applied that up to this generation (`Ok`), or refused it.
+    pub fn answered_ingress(&self, subject: &Subject, generation: Result<u64, ()>) {
+        self.ingress(subject, |ingress| match generation {
+            Ok(generation) => {
+                ingress.refused = false;
+                ingress.generation = ingress.generation.max(generation);
+            }
+            Err(()) => ingress.refused = true,
+        });
+    }
+
+    /// A proxy was told everything up to this generation and has answered for it, be it that nothing concerned it.
+    pub fn caught_up_ingress(&self, subject: &Subject, generation: u64) {
+        self.ingress(subject, |ingress| {
+            if ingress.asked && !ingress.refused {
+                ingress.generation = ingress.generation.max(generation);
+            }
+        });
+    }
+
+    /// Whether a Gateway's proxy has acknowledged what it serves since this generation.
+    pub fn serves_since(&self, proxy: &ObjectName, generation: u64) -> bool {
+        let entries = self.entries();
+        entries.get(&Subject::Workload(proxy.clone())).is_some_and(|entry| entry.ingress.generation >= generation)
+    }
+
+    /// Changes whenever [`Self::serves_since`] may.
+    pub fn served(&self) -> watch::Receiver<()> {
+        self.0.served.subscribe()
+    }
+
+    fn ingress(&self, subject: &Subject, change: impl FnOnce(&mut IngressEntry)) {
+        let changed = self.entries().get_mut(subject).is_some_and(|entry| {
+            let before = entry.ingress.generation;
+            change(&mut entry.ingress);
+            entry.ingress.generation != before
+        });
+        if changed {
+            self.0.served.send_replace(());
+        }
+    }
+
     /// A proxy refused something that it was sent.
     pub fn refused(&self, subject: &Subject, reason: &str) {
         if let Some(entry) = self.entries().get_mut(subject) {
@@ -124,13 +194,21 @@ impl Proxies {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Subject, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
     fn new(now: Instant) -> Self {
-        Self { sessions: 0, admin: None, version: String::new(), generation: 0, refused: None, heard: now }
+        Self {
+            sessions: 0,
+            admin: None,
+            version: String::new(),
+            generation: 0,
+            refused: None,
+            heard: now,
+            ingress: IngressEntry::default(),
+        }
     }
 }
 
@@ -145,9 +223,27 @@ impl Drop for ProxySession {
 
 #[cfg(test)]
 mod tests {
-    use veer_core::ObjectName;
-
     use super::*;
+
+    #[tokio::test]
+    async fn a_gateways_proxy_serves_what_it_has_acknowledged() {
+        let proxies = Proxies::default();
+        let name = ObjectName::new("shop", "web-gateway");
+        let subject = Subject::Workload(name.clone());
+        let _session = proxies.connected(subject.clone());
+        let served = proxies.served();
+        proxies.caught_up_ingress(&subject, 5);
+        assert!(!proxies.serves_since(&name, 1), "it has not asked for it");
+        proxies.asked_ingress(&subject);
+        assert!(!proxies.serves_since(&name, 1), "it has not answered");
+        proxies.answered_ingress(&subject, Err(()));
+        proxies.caught_up_ingress(&subject, 6);
+        assert!(!proxies.serves_since(&name, 1) && !served.has_changed().unwrap(), "it has refused it");
+        proxies.answered_ingress(&subject, Ok(7));
+        assert!(proxies.serves_since(&name, 7) && !proxies.serves_since(&name, 8) && served.has_changed().unwrap());
+        proxies.caught_up_ingress(&subject, 9);
+        assert!(proxies.serves_since(&name, 9), "a proxy that comes back with what it has is sent nothing");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_proxy_is_connected_while_it_has_a_session() {

@@ -32,6 +32,8 @@ pub(crate) struct Published {
     pub inbound: Table<Inbound>,
     /// By the proxy that serves it, and for it alone: private keys are in it.
     pub ingress: Table<Ingress>,
+    /// By that proxy, the generation that first had what it serves now.
+    pub ingress_since: BTreeMap<String, u64>,
     pub paths: Table<Path>,
     pub bundles: Table<TrustBundle>,
     pub gateway: Table<GatewayConfig>,
@@ -63,6 +65,7 @@ impl Published {
             endpoints: Table::new(),
             inbound: Table::new(),
             ingress: Table::new(),
+            ingress_since: BTreeMap::new(),
             paths: Table::new(),
             bundles: Table::new(),
             gateway: Table::new(),

@@ -124,6 +124,58 @@ fn keys_of_a_gateway_are_given_to_its_own_proxy_and_nobody_else() {
 }
 
 #[test]
+fn a_gateway_is_programmed_when_its_proxy_has_acknowledged_it() {
+    local(async {
+        let mut west = west().await;
+        let gateway = |port: u16| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: web, namespace: shop}}\nspec:\n  gatewayClassName: veer\n  addresses: [{{value: 127.1.0.99}}]\n  listeners: [{{name: a, port: {port}, protocol: HTTP}}]\n"
+            )
+        };
+        // Reasons of `Programmed`: the Gateway's, and that of its listener.
+        let programmed = |west: &crate::harness::Cluster| {
+            let answer = west.handle().answer(&veer_control::ApiRequest::get("/v1/objects?kind=gateway"));
+            let objects: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+            let reason = |part: &serde_json::Value| {
+                let conditions = part["conditions"].as_array()?;
+                let found = conditions.iter().find(|condition| condition["type"] == "Programmed")?;
+                Some(found["reason"].as_str()?.to_owned())
+            };
+            let status = &objects[0]["status"];
+            Some((reason(status)?, reason(&status["listeners"][0])?))
+        };
+        let both = |word: &str| Some((word.to_owned(), word.to_owned()));
+        west.write("gateway.yaml", &gateway(80));
+        until("the Gateway is known", || programmed(&west)).await;
+        assert_eq!(programmed(&west), both("Pending"), "nobody serves it");
+        let own = "shop/web-gateway";
+        let token = west.workload_token(own);
+        let proxy = Proxy::join(&token, own).await;
+        assert_eq!(programmed(&west), both("Pending"), "its proxy has not asked");
+        let mut ingress = proxy.client.subscribe::<Ingress>(own);
+        assert!(matches!(ingress.answer().await, Known::Present(_)));
+        until("it is programmed", || (programmed(&west) == both("Programmed")).then_some(())).await;
+        // What came after is not acknowledged by what was said before.
+        let identity = proxy.identity.clone();
+        drop((ingress, proxy));
+        west.write("gateway.yaml", &gateway(81));
+        until("the change is pending", || (programmed(&west) == both("Pending")).then_some(())).await;
+        // By a relay that leads to the control plane wherever it is after its restart.
+        let mut token = token;
+        token.control = vec![west.relay.address];
+        let again = Proxy::follow(identity, &token, own);
+        let mut ingress = again.client.subscribe::<Ingress>(own);
+        assert!(matches!(ingress.answer().await, Known::Present(_)));
+        until("the change is programmed", || (programmed(&west) == both("Programmed")).then_some(())).await;
+        // A control plane that has started again learns it from a proxy that is sent nothing new.
+        west.kill().await;
+        west.start_ready().await;
+        until("it is programmed still", || (programmed(&west) == both("Programmed")).then_some(())).await;
+        drop(ingress);
+    });
+}
+
+#[test]
 fn a_token_admits_once_and_only_for_somebody_who_is_there() {
     local(async {
         let west = west().await;

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use serde_json::Value;
-use veer_testkit::{Fleet, FleetSpec};
+use veer_testkit::{Fleet, FleetSpec, eventually};
 
-use crate::support::{Answer, answered, ask_gateway, fleet, listening, output, service, tool_json, workload};
+use crate::support::{Answer, SOON, answered, ask_gateway, fleet, listening, output, service, tool_json, workload};
 
 /// Address of the Gateway within its cluster's network.
 const GATEWAY: u8 = 60;
@@ -221,7 +221,12 @@ async fn a_gateway_leads_to_services_of_another_cluster() {
     assert_eq!((answer.status, answer.field("x-served-by")), (200, "bytes-1"), "{answer:?}");
 
     // Status: as the specification words it.
-    let objects = tool_json(&fleet, "west", &["get", "gateway", "shop/web", "--cluster", "west"]).expect("get");
+    let objects = eventually("the Gateway is programmed", SOON, || {
+        let objects = tool_json(&fleet, "west", &["get", "gateway", "shop/web", "--cluster", "west"])?;
+        let programmed = objects[0]["status"]["conditions"][1]["status"] == "True";
+        if programmed { Ok(objects) } else { Err(objects.to_string()) }
+    })
+    .await;
     let status = &objects[0]["status"];
     let told = conditions(status);
     assert_eq!(told, [("Accepted", "True", "Accepted"), ("Programmed", "True", "Programmed")]);
