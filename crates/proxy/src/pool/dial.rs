@@ -17,9 +17,6 @@ use veer_telemetry::family::counters;
 
 /// TCP and TLS together. Far endpoints need three round trips; what takes longer is tried elsewhere.
 pub const CONNECT_TIME: Duration = Duration::from_secs(1);
-/// Of a name with several addresses each gets so much of that time, and no more than so many are tried.
-const ADDRESS_TIME: Duration = Duration::from_millis(300);
-const MAX_ADDRESSES: usize = 8;
 /// Sent bytes that nobody acknowledges end the connection (RFC 5482): the kernel's part in noticing silence.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -191,27 +188,7 @@ impl Dialer {
         self.tcp_to(address).await
     }
 
-    /// To the first of the name's addresses that answers, as the system resolves it, all within [`CONNECT_TIME`]. Most of a time is
-    /// left to the other addresses when one of them is silent.
-    async fn tcp_by_name(&self, name: &str, address: SocketAddr) -> Result<Stream, DialError> {
-        let trying = async {
-            let failed = |error| DialError::Connect { address, error: Arc::new(error) };
-            let unknown = |error| std::io::Error::other(format!("{name} cannot be resolved: {error}"));
-            let found = tokio::net::lookup_host((name, address.port())).await;
-            let mut last = failed(std::io::Error::other(format!("{name} has no address")));
-            for address in found.map_err(|error| failed(unknown(error)))?.take(MAX_ADDRESSES) {
-                match tokio::time::timeout(ADDRESS_TIME, self.tcp_to(address)).await {
-                    Ok(Ok(stream)) => return Ok(stream),
-                    Ok(Err(error)) => last = error,
-                    Err(_) => last = DialError::ConnectTimeout(address),
-                }
-            }
-            Err(last)
-        };
-        tokio::time::timeout(CONNECT_TIME, trying).await.map_err(|_| DialError::ConnectTimeout(address))?
-    }
-
-    async fn tcp_to(&self, address: SocketAddr) -> Result<Stream, DialError> {
+    pub(super) async fn tcp_to(&self, address: SocketAddr) -> Result<Stream, DialError> {
         let connecting = self.network.connect_with(address, self.options);
         let stream = tokio::time::timeout(CONNECT_TIME, connecting)
             .await

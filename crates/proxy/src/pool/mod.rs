@@ -8,6 +8,7 @@ pub mod dial;
 mod h1;
 mod h2;
 mod lease;
+mod named;
 mod sealed;
 
 use std::cell::{Cell, RefCell};
