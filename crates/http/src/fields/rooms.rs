@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Field, Fields};
+use super::{Field, Fields, Names};
 
 /// Rooms that a thread keeps: as many as there are heads under way in one of its turns.
 const KEPT: usize = 64;
@@ -21,7 +21,7 @@ pub(super) fn take() -> Fields {
     // Nothing is kept any more while the thread ends.
     let kept = ROOMS.try_with(|rooms| rooms.borrow_mut().pop()).ok().flatten();
     match kept {
-        Some((text, list)) => Fields { text, list, ..Fields::default() },
+        Some((text, list)) => Fields { text, list, names: Names::default() },
         None => Fields::with_capacity(BYTES, FIELDS),
     }
 }
