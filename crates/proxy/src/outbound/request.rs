@@ -126,6 +126,7 @@ async fn forward(
     let acting = rule.as_ref().map(|(rule, _)| &**rule);
     if let Some(injecting) = {
         let of_service = backend.faults();
+        // The route's word stands over the service's.
         let faults = acting.and_then(|rule| rule.faults.as_ref()).or(of_service.as_deref());
         faults.and_then(|faults| faults::inject(worker, &backend, faults, acting, &asked, exchange))
     } {
